@@ -100,7 +100,11 @@ export interface SwarmBackend {
   update(
     version: number,
     spec: ClusterSpec,
-    rotate: { readonly workerToken: boolean; readonly managerToken: boolean; readonly unlockKey: boolean },
+    rotate: {
+      readonly workerToken: boolean;
+      readonly managerToken: boolean;
+      readonly unlockKey: boolean;
+    },
   ): Promise<void>;
   unlockKey(): Promise<string>;
   unlock(key: string): Promise<void>;
@@ -234,5 +238,8 @@ export interface ContainerBackend {
   top(
     reference: string,
     psArguments: string,
-  ): Promise<{ readonly titles: readonly string[]; readonly processes: readonly (readonly string[])[] }>;
+  ): Promise<{
+    readonly titles: readonly string[];
+    readonly processes: readonly (readonly string[])[];
+  }>;
 }

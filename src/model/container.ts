@@ -1,8 +1,8 @@
 /** A container of this node, as `docker ps` and `docker inspect` tell it. */
 import type { InstantMs } from "../lib/clock.ts";
-import type { Mount } from "./task.ts";
 import type { Limits } from "./resources.ts";
 import type { Labels } from "./stored.ts";
+import type { Mount } from "./task.ts";
 
 export interface Container {
   /** 64 hex digits. */

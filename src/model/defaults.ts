@@ -1,6 +1,7 @@
 /** The defaults that docker's users know, each in one place (spec/swarm.md sections 1.5, 1.6). */
-import type { UpdateConfig } from "./service.ts";
+
 import type { ClusterSpec } from "./cluster.ts";
+import type { UpdateConfig } from "./service.ts";
 import type { RestartPolicy } from "./task.ts";
 
 export const nsPerMs = 1_000_000;

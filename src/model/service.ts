@@ -41,7 +41,7 @@ export interface UpdateStatus {
 }
 export interface Service extends Stored {
   readonly spec: ServiceSpec;
-  /** Version of the write that last changed `spec`; tasks carry the one they were made from. */
+  /** Version of the write that last changed `spec`; tasks carry the one they were made from. A writer that changes `spec` says -1: apply puts the index of that entry in its place. */
   readonly specVersion: number;
   readonly previousSpec: ServiceSpec | null;
   readonly previousSpecVersion: number | null;

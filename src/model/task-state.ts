@@ -19,7 +19,9 @@ export const taskStates = [
 ] as const;
 export type TaskState = (typeof taskStates)[number];
 
-const rank: ReadonlyMap<TaskState, number> = new Map(taskStates.map((state, index) => [state, index]));
+const rank: ReadonlyMap<TaskState, number> = new Map(
+  taskStates.map((state, index) => [state, index]),
+);
 
 /** Position in the order of states; a task's observed state never goes back in it. */
 export function rankOf(state: TaskState): number {

@@ -43,7 +43,11 @@ export interface ContainerSpec {
   readonly capabilityAdd: readonly string[];
   readonly capabilityDrop: readonly string[];
   readonly sysctls: Readonly<Record<string, string>>;
-  readonly ulimits: readonly { readonly name: string; readonly soft: number; readonly hard: number }[];
+  readonly ulimits: readonly {
+    readonly name: string;
+    readonly soft: number;
+    readonly hard: number;
+  }[];
   readonly mounts: readonly Mount[];
   readonly noNewPrivileges: boolean;
   readonly oomScoreAdj: number;
@@ -78,7 +82,10 @@ export interface TaskSpec {
   readonly restart: RestartPolicy | null;
   readonly placement: Placement | null;
   readonly networks: readonly NetworkAttachmentSpec[];
-  readonly logDriver: { readonly name: string; readonly options: Readonly<Record<string, string>> } | null;
+  readonly logDriver: {
+    readonly name: string;
+    readonly options: Readonly<Record<string, string>>;
+  } | null;
   readonly forceUpdate: number;
 }
 export interface TaskStatus {
@@ -122,6 +129,8 @@ export interface Task extends Stored {
   /** With desired `ready`: the task whose end this one waits for. */
   readonly waitsFor: string | null;
   readonly status: TaskStatus;
+  /** When a manager stored that it runs, by its own clock; null or absent before. Update monitoring counts from it. */
+  readonly runningAt?: InstantMs | null;
   readonly attachments: readonly Attachment[];
 }
 

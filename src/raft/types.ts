@@ -72,7 +72,12 @@ export type Message = Envelope &
         readonly lastTerm: number;
         readonly transfer: boolean;
       }
-    | { readonly kind: "vote-reply" | "prevote-reply"; readonly granted: boolean }
+    | {
+        readonly kind: "vote-reply" | "prevote-reply";
+        readonly granted: boolean;
+        /** With a refusal: an entry that is committed. Whoever has it may commit it, and so learn that a refuser counts no more. */
+        readonly committed?: { readonly index: number; readonly term: number };
+      }
     | { readonly kind: "snapshot"; readonly snapshot: Snapshot }
     | { readonly kind: "timeout-now" }
     /** A follower hands a proposal to the leader (once; the proposer retries). */
@@ -102,7 +107,13 @@ export type ProposeResult =
   | { readonly ok: true; readonly index: null; readonly term: null }
   | {
       readonly ok: false;
-      readonly reason: "no-leader" | "log-full" | "membership-pending" | "transferring" | "removed" | "invalid";
+      readonly reason:
+        | "no-leader"
+        | "log-full"
+        | "membership-pending"
+        | "transferring"
+        | "removed"
+        | "invalid";
       readonly leader: PeerId | null;
     };
 export interface RaftStatus {

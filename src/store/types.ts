@@ -54,8 +54,8 @@ export interface Indexes {
   clusters: "name";
   nodes: "hostname";
   services: "name" | "network";
-  tasks: "service" | "node" | "network" | "slot" | "waits-for";
-  networks: "name";
+  tasks: "service" | "node" | "network" | "slot" | "waits-for" | "state";
+  networks: "name" | "vni" | "subnet";
 }
 export interface TableView<T extends TableName> {
   readonly size: number;

@@ -10,7 +10,11 @@ export const nativeFrameBytesMax: number = 16 * 1024 * 1024;
 /** A process of the OCI runtime-spec (config.md, "Process"), the fields that we set. */
 export interface OciProcess {
   readonly terminal: boolean;
-  readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
+  readonly user: {
+    readonly uid: number;
+    readonly gid: number;
+    readonly additionalGids: readonly number[];
+  };
   readonly args: readonly string[];
   readonly env: readonly string[];
   readonly cwd: string;
@@ -21,7 +25,11 @@ export interface OciProcess {
     readonly inheritable: readonly string[];
     readonly ambient: readonly string[];
   };
-  readonly rlimits: readonly { readonly type: string; readonly hard: number; readonly soft: number }[];
+  readonly rlimits: readonly {
+    readonly type: string;
+    readonly hard: number;
+    readonly soft: number;
+  }[];
   readonly noNewPrivileges: boolean;
   readonly oomScoreAdj: number | null;
 }
@@ -42,8 +50,17 @@ export interface OciSpec {
   readonly linux: {
     readonly namespaces: readonly { readonly type: string; readonly path: string | null }[];
     readonly resources: {
-      readonly memory: { readonly limit: number | null; readonly reservation: number | null; readonly swap: number | null } | null;
-      readonly cpu: { readonly shares: number | null; readonly quota: number | null; readonly period: number | null; readonly cpus: string | null } | null;
+      readonly memory: {
+        readonly limit: number | null;
+        readonly reservation: number | null;
+        readonly swap: number | null;
+      } | null;
+      readonly cpu: {
+        readonly shares: number | null;
+        readonly quota: number | null;
+        readonly period: number | null;
+        readonly cpus: string | null;
+      } | null;
       readonly pids: { readonly limit: number } | null;
     };
     /** Absolute from each hierarchy's mount: `/PARENT/ID`. */
@@ -94,7 +111,12 @@ export type NetworkOp =
   | { readonly op: "sandbox-add"; readonly sandbox: string }
   | { readonly op: "sandbox-remove"; readonly sandbox: string }
   /** Bridge `br0` in the sandbox, with the gateway address `a.b.c.d/len`. */
-  | { readonly op: "bridge-add"; readonly sandbox: string; readonly address: string; readonly mtu: number }
+  | {
+      readonly op: "bridge-add";
+      readonly sandbox: string;
+      readonly address: string;
+      readonly mtu: number;
+    }
   /** VXLAN device `vxlan0`, made in the host namespace and moved, a port of br0, no learning. */
   | {
       readonly op: "vxlan-add";
@@ -117,16 +139,36 @@ export type NetworkOp =
     }
   | { readonly op: "endpoint-remove"; readonly sandbox: string; readonly port: string }
   /** Static, permanent, REPLACE: `mac` is behind the node at `remote`. */
-  | { readonly op: "fdb-put"; readonly sandbox: string; readonly mac: string; readonly remote: string }
-  | { readonly op: "fdb-remove"; readonly sandbox: string; readonly mac: string; readonly remote: string }
-  | { readonly op: "neighbour-put"; readonly sandbox: string; readonly address: string; readonly mac: string }
+  | {
+      readonly op: "fdb-put";
+      readonly sandbox: string;
+      readonly mac: string;
+      readonly remote: string;
+    }
+  | {
+      readonly op: "fdb-remove";
+      readonly sandbox: string;
+      readonly mac: string;
+      readonly remote: string;
+    }
+  | {
+      readonly op: "neighbour-put";
+      readonly sandbox: string;
+      readonly address: string;
+      readonly mac: string;
+    }
   | { readonly op: "neighbour-remove"; readonly sandbox: string; readonly address: string };
 
 /** What the kernel has, read back by dump, in the words of NetworkOp. */
 export interface NativeSandbox {
   readonly sandbox: string;
   readonly bridge: { readonly address: string; readonly mtu: number } | null;
-  readonly vxlan: { readonly vni: number; readonly local: string; readonly port: number; readonly mtu: number } | null;
+  readonly vxlan: {
+    readonly vni: number;
+    readonly local: string;
+    readonly port: number;
+    readonly mtu: number;
+  } | null;
   /** Names of the veth ports on br0. */
   readonly ports: readonly string[];
   readonly fdb: readonly { readonly mac: string; readonly remote: string }[];
@@ -140,7 +182,11 @@ export interface ResolverZone {
   readonly networkName: string;
   readonly revision: number;
   /** Lower-cased name -> IPv4 addresses. */
-  readonly records: readonly { readonly name: string; readonly addresses: readonly string[]; readonly ttlSeconds: number }[];
+  readonly records: readonly {
+    readonly name: string;
+    readonly addresses: readonly string[];
+    readonly ttlSeconds: number;
+  }[];
 }
 /** One container that asks at 127.0.0.11:53 in its own network namespace. */
 export interface ResolverClient {
@@ -151,8 +197,10 @@ export interface ResolverClient {
   readonly upstreams: readonly string[];
 }
 
-export type NativeRequest = { readonly id: number } & (
-  /** First frame of a connection; from then on this connection gets events. */
+export type NativeRequest = {
+  readonly id: number;
+} & /** First frame of a connection; from then on this connection gets events. */
+(
   | { readonly call: "hello"; readonly version: number }
   /** Everything but the exec: namespaces, cgroup, root, parked init. The id stays taken until `delete`. */
   | {
@@ -164,7 +212,12 @@ export type NativeRequest = { readonly id: number } & (
     }
   | { readonly call: "start"; readonly containerId: string }
   /** `all`: every process of the container, not only its init. */
-  | { readonly call: "kill"; readonly containerId: string; readonly signal: string; readonly all: boolean }
+  | {
+      readonly call: "kill";
+      readonly containerId: string;
+      readonly signal: string;
+      readonly all: boolean;
+    }
   /** Also takes the exit record back: what was deleted is acknowledged. `force` kills first. */
   | { readonly call: "delete"; readonly containerId: string; readonly force: boolean }
   | { readonly call: "state"; readonly containerId: string }

@@ -1,7 +1,7 @@
 /** What a node's agent and a manager say to each other, over one mutual-TLS websocket at /session. */
 import type { InstantMs } from "../lib/clock.ts";
-import type { NodeDescription, NodeRole } from "../model/node.ts";
 import type { Network } from "../model/network.ts";
+import type { NodeDescription, NodeRole } from "../model/node.ts";
 import type { Attachment, Task, TaskStatus } from "../model/task.ts";
 
 export const sessionVersion = 1;
@@ -116,8 +116,6 @@ export const clusterPaths = {
   raft: "/shoal/v1/raft",
   /** GET with a manager's certificate, on any node: ?task=ID&…; streams LogRecord frames. */
   logs: "/shoal/v1/logs",
-  /** POST with a manager's certificate: an API call forwarded once. */
-  control: "/shoal/v1/control",
 } as const;
 export interface JoinRequest {
   readonly token: string;

@@ -1,5 +1,8 @@
 //! Frames between shoald and the native core: u32 big-endian length + UTF-8 JSON (src/wire/native.ts is the other half).
 
+pub mod calls;
+pub mod oci;
+
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 

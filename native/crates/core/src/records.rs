@@ -1,0 +1,85 @@
+//! What is kept on disk of a container, and what core, monitor and zygote say to each other.
+
+use serde::{Deserialize, Serialize};
+use shoal_protocol::Failure;
+use shoal_protocol::calls::{Exit, Status};
+
+/// The create call as it came: the journal of a creation, and what delete needs to know.
+pub const CREATE_FILE: &str = "create.json";
+/// `State`, written before the directory gets its final name.
+pub const STATE_FILE: &str = "state.json";
+/// `ExitRecord`, durable before anybody is told.
+pub const EXIT_FILE: &str = "exit.json";
+/// Where a monitor listens.
+pub const MONITOR_SOCKET: &str = "mon.sock";
+/// A directory of this prefix is a creation under way (or its leftover); no container id can begin with a dot.
+pub const CREATING: &str = ".creating-";
+/// A directory of this prefix belongs to a deleted container whose remains are being removed.
+pub const DELETING: &str = ".deleting-";
+
+/// Who runs a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub container_id: String,
+    pub pid: i32,
+    pub pid_start_time: u64,
+    pub monitor_pid: i32,
+    pub boot_id: String,
+    pub created_at_ms: u64,
+}
+
+/// How a container ended, with what only its monitor knew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitRecord {
+    #[serde(flatten)]
+    pub exit: Exit,
+    pub started_at_ms: Option<u64>,
+    /// Log records that could not be written.
+    pub lost_log_records: u64,
+}
+
+/// Core to monitor, one message each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Command {
+    Start,
+    Kill { signal: i32, all: bool },
+    /// Answers `Status`; this connection gets exit and oom from now on.
+    Subscribe,
+}
+
+/// Monitor to core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "monitor", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum Message {
+    /// The creation is committed.
+    Ready { pid: i32, created_at_ms: u64 },
+    Done,
+    Failed { failure: Failure },
+    Status { status: Status, started_at_ms: Option<u64> },
+    Exit { record: ExitRecord },
+    Oom,
+}
+
+/// The bytes of a record or message.
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records are plain data with string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_record_survives_the_way_to_disk() {
+        let record = ExitRecord {
+            exit: Exit { exit_code: 3, exit_code_known: true, signal: None, oom_killed: false, finished_at_ms: 9 },
+            started_at_ms: Some(4),
+            lost_log_records: 0,
+        };
+        let back: Message = serde_json::from_slice(&encode(&Message::Exit { record: record.clone() })).expect("json");
+        assert_eq!(back, Message::Exit { record });
+    }
+}

@@ -1,0 +1,173 @@
+//! The core's directory: the journal of creations, the records of containers, and the remains of deleted ones.
+
+use crate::reaper;
+use crate::records::{self, ExitRecord, State};
+use shoal_protocol::calls::Create;
+use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::cgroup::{self, Driver};
+use shoal_runtime::sys::file;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a creation that somebody still works on is waited for before it is rolled back.
+const LOCK_TIMEOUT_MS: u64 = 35_000;
+const LOCK_RETRY_MS: u64 = 2;
+
+/// EXEC_ROOT/core.
+pub struct Store {
+    pub root: PathBuf,
+    _lock: OwnedFd,
+    deletions: AtomicU64,
+}
+
+impl Store {
+    /// Takes the directory (made with mode 0700 when missing) for this process alone.
+    pub fn open(root: &Path) -> Result<Self, Failure> {
+        let task = format!("taking the core's directory {}", root.display());
+        let mut builder = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(root).map_err(|error| Failure::io(&task, &error))?;
+        let lock = file::open(&root.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY).map_err(|error| Failure::io(&task, &error))?;
+        if !file::try_lock(lock.as_fd()).map_err(|error| Failure::io(&task, &error))? {
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                task,
+                "another shoal-core serves it; stop that one or choose another --root",
+            ));
+        }
+        Ok(Self { root: root.to_path_buf(), _lock: lock, deletions: AtomicU64::new(0) })
+    }
+
+    /// Where a container's records are.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.root.join(id)
+    }
+
+    /// Where a creation's journal is.
+    pub fn creating(&self, id: &str) -> PathBuf {
+        self.root.join(format!("{}{id}", records::CREATING))
+    }
+
+    /// Begins a creation: its locked directory with the journal in it. What an earlier attempt left is rolled back first.
+    pub fn begin(&self, driver: &dyn Driver, create: &Create) -> Result<OwnedFd, Failure> {
+        let path = self.creating(&create.container_id);
+        let task = format!("beginning the creation of {}", path.display());
+        let doing = |error: io::Error| Failure::io(&task, &error);
+        if path.exists() {
+            self.roll_back(driver, &path)?;
+        }
+        fs::create_dir(&path).map_err(doing)?;
+        let dir = file::open(&path.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY).map_err(doing)?;
+        if !file::try_lock(dir.as_fd()).map_err(doing)? {
+            return Err(Failure::new(FailureCode::Conflict, &task, "somebody else works on it"));
+        }
+        file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create)).map_err(doing)?;
+        Ok(dir)
+    }
+
+    /// Undoes a creation that was not committed: waits until nobody works on it, then removes processes, groups and files.
+    pub fn roll_back(&self, driver: &dyn Driver, path: &Path) -> Result<(), Failure> {
+        let task = format!("rolling back {}", path.display());
+        let doing = |error: io::Error| Failure::io(&task, &error);
+        let dir = match file::open(&path.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY) {
+            // It was committed, or rolled back, meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(doing)?,
+        };
+        let deadline = Instant::now() + Duration::from_millis(LOCK_TIMEOUT_MS);
+        while !file::try_lock(dir.as_fd()).map_err(doing)? {
+            if Instant::now() > deadline {
+                return Err(Failure::new(FailureCode::Conflict, &task, format!("a monitor has held it for {LOCK_TIMEOUT_MS} ms; kill it")));
+            }
+            std::thread::sleep(Duration::from_millis(LOCK_RETRY_MS));
+        }
+        // The monitor may have committed while we waited: then the directory has another name and is no leftover.
+        if !path.exists() {
+            return Ok(());
+        }
+        // Without a readable journal nothing else had been begun.
+        if let Some(create) = read::<Create>(path, records::CREATE_FILE) {
+            cgroup::destroy(driver, &create.spec.linux.cgroups_path)?;
+            reaper::remove(Path::new(&create.rootfs.directory)).map_err(doing)?;
+        }
+        reaper::remove(path).map_err(doing)
+    }
+
+    /// Gives a container's id and root directory free at once; returns what is left to remove, the journal last.
+    pub fn retire(&self, id: &str, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+        let number = loop {
+            let number = self.deletions.fetch_add(1, Ordering::Relaxed);
+            if !self.retired(number, id).exists() && !trash(directory, number).exists() {
+                break number;
+            }
+        };
+        let task = format!("retiring container {id}");
+        let journal = self.retired(number, id);
+        fs::rename(self.container(id), &journal).map_err(|error| Failure::io(&task, &error))?;
+        let trash = trash(directory, number);
+        match fs::rename(directory, &trash) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Failure::io(&task, &error)),
+            _ => {}
+        }
+        Ok(vec![trash, journal])
+    }
+
+    fn retired(&self, number: u64, id: &str) -> PathBuf {
+        self.root.join(format!("{}{number}-{id}", records::DELETING))
+    }
+
+    /// Every name in the directory.
+    pub fn names(&self) -> Result<Vec<String>, Failure> {
+        let task = || format!("scanning {}", self.root.display());
+        let entries = fs::read_dir(&self.root).map_err(|error| Failure::io(task(), &error))?;
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+}
+
+/// What the remains of `.deleting-N-ID` are: the trash of its root directory, and that directory itself if the core died between the two renames.
+pub fn remains(journal: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let name = journal.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let number = name.strip_prefix(records::DELETING).and_then(|rest| rest.split_once('-')).and_then(|(number, _)| number.parse().ok());
+    if let (Some(number), Some(create)) = (number, read::<Create>(journal, records::CREATE_FILE)) {
+        let directory = PathBuf::from(create.rootfs.directory);
+        let trash = trash(&directory, number);
+        if !trash.exists() {
+            paths.push(directory);
+        }
+        paths.push(trash);
+    }
+    paths.push(journal.to_path_buf());
+    paths
+}
+
+fn trash(directory: &Path, number: u64) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(format!(".deleted-{number}"));
+    name.into()
+}
+
+/// A record of a container; None when it is not there or not whole.
+pub fn read<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
+    serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok()
+}
+
+/// The two records that tell what became of a container.
+pub fn read_exit(dir: &Path) -> Option<ExitRecord> {
+    read(dir, records::EXIT_FILE)
+}
+
+/// Who ran it.
+pub fn read_state(dir: &Path) -> Option<State> {
+    read(dir, records::STATE_FILE)
+}
+
+/// Writes an exit record durably on behalf of a monitor that died.
+pub fn write_exit(dir: &Path, record: &ExitRecord) -> io::Result<()> {
+    let dir = file::open(&dir.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+    file::write_durable_at(dir.as_fd(), records::EXIT_FILE, &records::encode(record))
+}

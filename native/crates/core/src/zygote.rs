@@ -1,0 +1,147 @@
+//! The zygote: a small single-threaded process from which every monitor is forked.
+//!
+//! It is executed from a sealed copy of the binary, so that a container that reaches its own /proc/self/exe before exec can spoil nothing on disk.
+
+use crate::monitor;
+use shoal_protocol::Failure;
+use shoal_runtime::cgroup::detect::{self, Layout};
+use shoal_runtime::sys::{file, process, socket};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+/// The whole life of a zygote: reads requests from stdin, a message socket, until the core is gone.
+pub fn run() -> ! {
+    let code = match serve() {
+        Ok(()) => 0,
+        Err(_) => 1,
+    };
+    process::exit_now(code)
+}
+
+fn serve() -> io::Result<()> {
+    process::new_session()?;
+    process::set_name(c"shoal-zygote")?;
+    process::change_dir("/")?;
+    let requests = RequestSocket::take()?;
+    let layout = detect::layout(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    let mut word = [0u8; 8];
+    loop {
+        let (length, fds) = socket::receive_with_fds(requests.as_fd(), &mut word)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut fds = fds.into_iter();
+        let (Some(control), Some(dir)) = (fds.next(), fds.next()) else { continue };
+        fork_monitor(&requests, &layout, control, dir);
+    }
+}
+
+/// Forks twice, so that the monitor is nobody's child. A failed fork closes `control`, which tells the core.
+fn fork_monitor(requests: &OwnedFd, layout: &Layout, control: OwnedFd, dir: OwnedFd) {
+    match process::fork() {
+        Ok(process::Side::Parent(pid)) => {
+            drop((control, dir));
+            // It ends at once; that nobody waits for it any more cannot be.
+            drop(process::wait(pid, 0));
+        }
+        Ok(process::Side::Child) => {
+            if let Ok(process::Side::Child) = process::fork() {
+                // SAFETY: in this process the descriptor is used by nobody any more; `requests` is never dropped here, as `run` does not return.
+                drop(unsafe { OwnedFd::from_raw_fd(requests.as_raw_fd()) });
+                monitor::run(layout, control, dir);
+            }
+            process::exit_now(0);
+        }
+        Err(_) => drop((control, dir)),
+    }
+}
+
+/// Stdin is the request socket; it moves to a number above the standard streams, which become /dev/null.
+struct RequestSocket;
+
+impl RequestSocket {
+    fn take() -> io::Result<OwnedFd> {
+        // SAFETY: stdin is open for the life of this process and this is its only user.
+        let socket = unsafe { BorrowedFd::borrow_raw(0) }.try_clone_to_owned()?;
+        let null = file::open("/dev/null", libc::O_RDWR)?;
+        for number in 0..3 {
+            process::duplicate_to(null.as_fd(), number)?;
+        }
+        Ok(socket)
+    }
+}
+
+/// The core's end: one zygote at a time, replaced when it has died.
+pub struct Zygote {
+    binary: OwnedFd,
+    running: Mutex<Option<(Child, OwnedFd)>>,
+}
+
+impl Zygote {
+    /// Seals a copy of this binary and starts the first zygote.
+    pub fn start() -> Result<Self, Failure> {
+        let binary = sealed_binary().map_err(|error| Failure::io("sealing a copy of shoal-core in memory", &error))?;
+        let zygote = Self { binary, running: Mutex::new(None) };
+        *zygote.running.lock().expect("no holder panics") = Some(zygote.spawn()?);
+        Ok(zygote)
+    }
+
+    /// Asks for a monitor on the creation in `dir` that speaks over `control`.
+    pub fn monitor(&self, control: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Failure> {
+        let mut running = self.running.lock().expect("no holder panics");
+        if let Some((_, socket)) = running.as_ref()
+            && socket::send_with_fds(socket.as_fd(), b"m", &[control, dir]).is_ok()
+        {
+            return Ok(());
+        }
+        if let Some((mut child, socket)) = running.take() {
+            drop(socket);
+            // It is dead, or sees end of file and ends.
+            drop(child.wait());
+        }
+        let (child, socket) = self.spawn()?;
+        let sent = socket::send_with_fds(socket.as_fd(), b"m", &[control, dir]);
+        *running = Some((child, socket));
+        sent.map_err(|error| Failure::io("asking the zygote for a monitor", &error))
+    }
+
+    fn spawn(&self) -> Result<(Child, OwnedFd), Failure> {
+        let start = || -> io::Result<(Child, OwnedFd)> {
+            let (ours, theirs) = socket::pair()?;
+            let child = Command::new(file::proc_path(self.binary.as_fd()))
+                .arg0("shoal-core")
+                .arg("zygote")
+                .stdin(Stdio::from(theirs))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            Ok((child, ours))
+        };
+        start().map_err(|error| Failure::io("starting the zygote", &error))
+    }
+}
+
+fn sealed_binary() -> io::Result<OwnedFd> {
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let create = |extra: libc::c_uint| {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | extra;
+        // SAFETY: the name is a static C string.
+        let fd = unsafe { libc::memfd_create(c"shoal-core".as_ptr(), flags) };
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+    };
+    // Before Linux 6.3 there is no MFD_EXEC, and every memfd may be executed.
+    let fd = create(MFD_EXEC).or_else(|_| create(0))?;
+    // SAFETY: just made for us.
+    let mut copy = unsafe { File::from_raw_fd(fd) };
+    copy.write_all(&std::fs::read("/proc/self/exe")?)?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: no pointers.
+    if unsafe { libc::fcntl(copy.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(copy.into())
+}

@@ -1,0 +1,163 @@
+//! Capabilities: names to masks, and setting exactly the sets that the configuration names.
+
+use crate::sys::check;
+use shoal_protocol::{Failure, oci::Capabilities};
+use std::io;
+
+/// By number, from <linux/capability.h>.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// The sets as bit masks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Masks {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// Reads the names; one that does not exist is refused by name.
+pub fn masks(sets: &Capabilities) -> Result<Masks, Failure> {
+    let mask = |set: &str, names: &[String]| -> Result<u64, Failure> {
+        names.iter().try_fold(0, |mask, name| {
+            let upper = name.to_ascii_uppercase();
+            let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            let bit = NAMES.iter().position(|known| *known == short).ok_or_else(|| {
+                Failure::invalid(
+                    format!("reading process.capabilities.{set}"),
+                    format!("{name:?} is not a capability; use a name of capabilities(7)"),
+                )
+            })?;
+            Ok(mask | (1 << bit))
+        })
+    };
+    Ok(Masks {
+        bounding: mask("bounding", &sets.bounding)?,
+        effective: mask("effective", &sets.effective)?,
+        permitted: mask("permitted", &sets.permitted)?,
+        inheritable: mask("inheritable", &sets.inheritable)?,
+        ambient: mask("ambient", &sets.ambient)?,
+    })
+}
+
+/// Drops from the bounding set what is not in it. Must be done while SETPCAP is still held.
+pub fn drop_bounding(masks: &Masks) -> io::Result<()> {
+    for bit in 0..64 {
+        if masks.bounding & (1 << bit) != 0 {
+            continue;
+        }
+        // SAFETY: no pointers.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, bit, 0, 0, 0) }.into()) {
+            Ok(_) => {}
+            // Past the last capability that this kernel knows.
+            Err(error) if crate::sys::is(&error, libc::EINVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sets effective, permitted, inheritable and ambient to exactly these, less what this process may not hold.
+pub fn set(masks: &Masks) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut held = [Data::default(); 2];
+    // SAFETY: version 3 reads a header and fills two data structs, which are ours.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, held.as_mut_ptr()) })?;
+    let ours = u64::from(held[0].permitted) | u64::from(held[1].permitted) << 32;
+    let permitted = masks.permitted & ours;
+    let effective = masks.effective & permitted;
+    let half = |mask: u64, index: u32| u32::try_from(mask >> (32 * index) & 0xffff_ffff).expect("32 bits");
+    let data = [0, 1].map(|index| Data {
+        effective: half(effective, index),
+        permitted: half(permitted, index),
+        inheritable: half(masks.inheritable & ours, index),
+    });
+    // SAFETY: as above, read only.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.into())?;
+    for bit in (0..NAMES.len()).filter(|bit| masks.ambient & masks.inheritable & permitted & (1 << bit) != 0) {
+        // SAFETY: no pointers.
+        check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, bit, 0, 0) }.into())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKER: [&str; 14] = [
+        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
+        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    ];
+
+    #[test]
+    fn masks_of_dockers_fourteen_is_known() {
+        let names: Vec<String> = DOCKER.iter().map(|name| format!("CAP_{name}")).collect();
+        let read = masks(&Capabilities { bounding: names, ..Capabilities::default() }).expect("masks");
+        assert_eq!(read.bounding, 0xa804_25fb);
+    }
+
+    #[test]
+    fn masks_refuses_an_unknown_name() {
+        let failure = masks(&Capabilities { permitted: vec!["CAP_NOPE".into()], ..Capabilities::default() });
+        assert!(failure.expect_err("unknown").message.contains("CAP_NOPE"));
+    }
+}

@@ -1,0 +1,197 @@
+//! Files by descriptor: opening beneath a directory, pipes, locks and durable writes.
+
+use super::{c_string, check};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Resolution rules of openat2.
+pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+pub const NO_SYMLINKS: u64 = libc::RESOLVE_NO_SYMLINKS;
+pub const NO_XDEV: u64 = libc::RESOLVE_NO_XDEV;
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
+    owned(result)
+}
+
+/// openat(2), always close-on-exec.
+pub fn open_at(dir: BorrowedFd<'_>, path: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    // SAFETY: path is NUL-terminated and lives over the call.
+    owned(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }.into())
+}
+
+/// open(2) from the working directory, always close-on-exec.
+pub fn open(path: &str, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: AT_FDCWD is not a descriptor that anybody closes.
+    open_at(unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }, path, flags, 0)
+}
+
+/// openat2(2) with resolution rules, always close-on-exec.
+pub fn open_at2(dir: BorrowedFd<'_>, path: &str, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    // SAFETY: open_how is plain data for which all zeroes is the documented default.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    how.resolve = resolve;
+    // SAFETY: path and how live over the call and the size is how's own.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })
+}
+
+/// mkdirat(2).
+pub fn make_dir_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: name is NUL-terminated and lives over the call.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }.into()).map(drop)
+}
+
+/// mknodat(2).
+pub fn make_node_at(dir: BorrowedFd<'_>, name: &str, mode: u32, device: (u32, u32)) -> io::Result<()> {
+    let name = c_string(name)?;
+    let device = libc::makedev(device.0, device.1);
+    // SAFETY: name is NUL-terminated and lives over the call.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }.into()).map(drop)
+}
+
+/// symlinkat(2).
+pub fn symlink_at(target: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let (target, name) = (c_string(target)?, c_string(name)?);
+    // SAFETY: both strings are NUL-terminated and live over the call.
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into()).map(drop)
+}
+
+/// readlinkat(2).
+pub fn read_link_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
+    let name = c_string(name)?;
+    let mut buffer = vec![0u8; 4096];
+    // SAFETY: the buffer is writable for the length that is given.
+    let length = check(
+        unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long,
+    )?;
+    buffer.truncate(usize::try_from(length).unwrap_or(0));
+    String::from_utf8(buffer).map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ))
+}
+
+/// What kind of file a descriptor is: mode, major and minor.
+pub fn stat(fd: BorrowedFd<'_>) -> io::Result<(u32, u32, u32)> {
+    // SAFETY: stat is plain data that fstat fills.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to our own struct.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok((stat.st_mode, libc::major(stat.st_rdev), libc::minor(stat.st_rdev)))
+}
+
+/// Whether a descriptor is of a directory.
+pub fn is_dir(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(stat(fd)?.0 & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// The magic number of the file system that a descriptor is on.
+pub fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
+    // SAFETY: statfs is plain data that fstatfs fills.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to our own struct.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat.f_type)
+}
+
+/// A close-on-exec pipe: (read end, write end).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for the two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
+    // SAFETY: both were just made for us.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Makes reads and writes of a descriptor return EAGAIN in place of waiting.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL take no pointer.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
+    let flags = i32::try_from(flags).unwrap_or(0) | libc::O_NONBLOCK;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }.into()).map(drop)
+}
+
+/// fchown(2).
+pub fn change_owner(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) }.into()).map(drop)
+}
+
+/// Takes the exclusive lock of an open file; `Ok(false)` when somebody else holds it.
+pub fn try_lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: no pointers.
+    match check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()) {
+        Ok(_) => Ok(true),
+        Err(error) if super::is(&error, libc::EWOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the lock up for every copy of this open file, also those in other processes.
+pub fn unlock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }.into()).map(drop)
+}
+
+/// renameat2(2) that refuses to replace: EEXIST when `to` is there.
+pub fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    // SAFETY: both names are NUL-terminated and live over the call.
+    check(unsafe {
+        libc::renameat2(dir.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), libc::RENAME_NOREPLACE)
+    }
+    .into())
+    .map(drop)
+}
+
+/// renameat(2) within one directory.
+pub fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    // SAFETY: both names are NUL-terminated and live over the call.
+    check(unsafe { libc::renameat(dir.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr()) }.into()).map(drop)
+}
+
+/// A whole small file beneath a directory.
+pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::from(open_at(dir, name, libc::O_RDONLY, 0)?).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a new file that nobody reads yet, without forcing it to disk.
+pub fn write_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let fd = open_at(dir, name, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o600)?;
+    File::from(fd).write_all(bytes)
+}
+
+/// Writes a file so that after a crash it is there whole or not at all, and returns once it is on disk.
+pub fn write_durable_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = format!(".{name}.new");
+    let mut file = File::from(open_at(dir, &draft, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o600)?);
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    rename(dir, &draft, name)?;
+    File::from(open_at(dir, ".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?).sync_all()
+}
+
+/// A path by which this process (and its threads) can name an open file.
+pub fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}

@@ -1,0 +1,300 @@
+//! Processes: cloning into namespaces, waiting, signals, identity and exec.
+
+use super::file::new_fd;
+use super::{c_string, check};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// Which side of a fork or clone this is.
+pub enum Side<T> {
+    Parent(T),
+    Child,
+}
+
+/// From <linux/sched.h>; the C library's constant is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// fork(2). The caller must have one thread only: the child may then allocate like any process.
+pub fn fork() -> io::Result<Side<i32>> {
+    // SAFETY: by contract the process has one thread, so no lock can be held by a thread that the child lacks.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(i32::try_from(pid).expect("pids fit i32"))),
+    }
+}
+
+/// clone3(2) with fork semantics and new namespaces, straight into a v2 cgroup when one is given. One thread only, as `fork`.
+pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side<i32>> {
+    // SAFETY: clone_args is plain data for which all zeroes is the documented default.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces;
+    args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    }
+    // SAFETY: no CLONE_VM and no new stack: the child goes on with a copy, as after fork; one thread by contract.
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })? {
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(i32::try_from(pid).expect("pids fit i32"))),
+    }
+}
+
+/// Ends the process at once, running nothing.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes no pointer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Waits for one child (pid) or any (-1): (pid, raw status); pid 0 when `flags` has WNOHANG and none is done.
+pub fn wait(pid: i32, flags: i32) -> io::Result<(i32, i32)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: status is ours.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, flags) }.into()) {
+            Ok(got) => return Ok((i32::try_from(got).unwrap_or(0), status)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A descriptor of a process, readable once it has ended.
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Signals the very process that a descriptor stands for.
+pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the siginfo pointer may be null.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })
+    .map(drop)
+}
+
+/// kill(2).
+pub fn signal(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// setsid(2).
+pub fn new_session() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setsid() }.into()).map(drop)
+}
+
+/// Orphans below this process become its children.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// This process gets `signal` when its parent dies; 0 takes that back.
+pub fn die_with_parent(signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }.into()).map(drop)
+}
+
+/// The name that ps shows, cut to 15 bytes.
+pub fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: name is NUL-terminated.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }.into()).map(drop)
+}
+
+/// Whether others of the same user may look into this process.
+pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) }.into()).map(drop)
+}
+
+/// PR_SET_NO_NEW_PRIVS.
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// setns(2).
+pub fn join_namespace(fd: BorrowedFd<'_>, kind: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into()).map(drop)
+}
+
+/// unshare(2).
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// sethostname(2).
+pub fn set_hostname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length are of the same string.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// umask(2); gives the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: umask cannot fail and takes no pointer.
+    unsafe { libc::umask(mask) }
+}
+
+/// Puts a descriptor at a fixed number that survives exec.
+pub fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: no pointers; clears close-on-exec.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: no pointers; `number` is one of the three standard streams, which no owner object stands for.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Blocks or unblocks signals; gives nothing back.
+fn change_mask(how: i32, signals: &[i32]) -> io::Result<()> {
+    // SAFETY: sigset_t is plain data that sigemptyset initialises.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours; signal numbers are valid constants.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+    }
+    // SAFETY: the set lives over the call; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(how, &raw const set, std::ptr::null_mut()) }.into()).map(drop)
+}
+
+/// Exactly these signals are blocked from now on.
+pub fn block_only(signals: &[i32]) -> io::Result<()> {
+    change_mask(libc::SIG_SETMASK, signals)
+}
+
+/// A descriptor that tells blocked signals.
+pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: as in change_mask.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+    }
+    // SAFETY: the set lives over the call.
+    new_fd(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())
+}
+
+/// Sets a signal to be ignored.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Every signal back to its default action, nothing blocked: what a fresh program expects.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL runs no code of ours; KILL, STOP and the C library's own answer EINVAL, which changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    block_only(&[])
+}
+
+/// setgroups(2), setresgid(2), setresuid(2), for this (only) thread. `keep_caps` holds permitted capabilities over the change.
+pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: pointer and length are of the same slice.
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }.into())?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::setresgid(gid, gid, gid) }.into())?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }.into())?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::setresuid(uid, uid, uid) }.into())?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) }.into()).map(drop)
+}
+
+/// chdir(2).
+pub fn change_dir(path: &str) -> io::Result<()> {
+    let path = c_string(path)?;
+    // SAFETY: path is NUL-terminated.
+    check(unsafe { libc::chdir(path.as_ptr()) }.into()).map(drop)
+}
+
+/// fchdir(2).
+pub fn change_dir_to(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fchdir(fd.as_raw_fd()) }.into()).map(drop)
+}
+
+/// The working directory as the kernel tells it, `(unreachable)...` when it is outside the root.
+pub fn working_dir() -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0u8; 4096];
+    // SAFETY: the buffer is writable for its length. The raw call is used as libc's hides "(unreachable)".
+    let length = check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    buffer.truncate(usize::try_from(length).unwrap_or(1).saturating_sub(1));
+    Ok(buffer)
+}
+
+/// A session keyring of its own, so that the container does not see its starter's keys.
+pub fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) }).map(drop)
+}
+
+/// execve(2); returns only on failure.
+pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |of: &[CString]| -> Vec<*const libc::c_char> {
+        of.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: path and both null-terminated arrays of C strings live over the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Brings the loopback device of the current network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: no pointers.
+    let socket = new_fd(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    // SAFETY: ifreq is plain data.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    // SAFETY: the request lives over the call and is what SIOCSIFFLAGS reads.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// poll(2) on (descriptor, events); gives what happened on each. -1 waits for ever.
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
+    loop {
+        // SAFETY: pointer and length are of the same slice.
+        match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }.into()) {
+            Ok(count) => return Ok(usize::try_from(count).unwrap_or(0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An eventfd.
+pub fn event_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    new_fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }.into())
+}

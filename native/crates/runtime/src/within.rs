@@ -1,0 +1,116 @@
+//! Finding and making paths inside a container's root, always by descriptor, so that nothing in an image leads outside.
+
+use crate::sys::{self, file};
+use shoal_protocol::Failure;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What a mount point must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File,
+}
+
+/// The components of an absolute path; `..` and NUL are refused rather than interpreted.
+pub fn components(doing: &str, path: &str) -> Result<Vec<String>, Failure> {
+    let refuse = |why: &str| Err(Failure::invalid(doing, format!("path {path:?} {why}")));
+    if !path.starts_with('/') {
+        return refuse("is not absolute; begin it with /");
+    }
+    if path.contains('\0') {
+        return refuse("holds a NUL byte");
+    }
+    let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+    if parts.iter().any(|part| part == "..") {
+        return refuse("holds `..`; write the path it means");
+    }
+    Ok(parts)
+}
+
+/// Opens what is there (O_PATH), following links inside the root only. None when nothing is.
+pub fn find(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<Option<OwnedFd>> {
+    match file::open_at2(root, &relative(parts), libc::O_PATH, file::IN_ROOT) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if sys::is(&error, libc::ENOENT) || sys::is(&error, libc::ENOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a mount point (O_PATH), making it and the directories above it (0755, root's) where they are missing.
+pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<OwnedFd> {
+    if let Some(found) = find(root, parts)? {
+        return Ok(found);
+    }
+    let Some((name, above)) = parts.split_last() else {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    };
+    let parent = make(root, above, Kind::Directory)?;
+    match kind {
+        Kind::Directory => {
+            file::make_dir_at(parent.as_fd(), name, 0o755)?;
+            file::open_at(parent.as_fd(), name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+        }
+        Kind::File => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+            drop(file::open_at(parent.as_fd(), name, flags, 0o755)?);
+            file::open_at(parent.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+        }
+    }
+}
+
+/// Like `make` for a directory, but no component may be a symlink: for the places whose identity matters (/proc, /sys, /dev).
+pub fn make_real_directory(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<OwnedFd> {
+    let open = |path: &str| {
+        file::open_at2(root, path, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_BENEATH | file::NO_SYMLINKS)
+    };
+    match open(&relative(parts)) {
+        Err(error) if sys::is(&error, libc::ENOENT) => {
+            let Some((name, above)) = parts.split_last() else { return Err(error) };
+            let parent = make_real_directory(root, above)?;
+            file::make_dir_at(parent.as_fd(), name, 0o755)?;
+            open(&relative(parts))
+        }
+        other => other,
+    }
+}
+
+fn relative(parts: &[String]) -> String {
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn components_refuses_what_leaves() {
+        assert_eq!(components("x", "//a/./b/").expect("parts"), ["a", "b"]);
+        for bad in ["", "a", "/a/../b", "/..", "/a\0"] {
+            assert!(components("x", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn make_stays_inside_the_root_through_links() {
+        let dir = std::env::temp_dir().join(format!("shoal-within-{}", std::process::id()));
+        let root_path = dir.join("root");
+        std::fs::create_dir_all(root_path.join("real")).expect("dirs");
+        std::fs::create_dir_all(dir.join("outside")).expect("dirs");
+        symlink(dir.join("outside"), root_path.join("away")).expect("link");
+        symlink("../../../../outside", root_path.join("up")).expect("link");
+        symlink("/real", root_path.join("inside")).expect("link");
+        let root = file::open(root_path.to_str().expect("utf-8"), libc::O_PATH | libc::O_DIRECTORY).expect("root");
+        let parts = |path: &str| components("x", path).expect("parts");
+        drop(make(root.as_fd(), &parts("/inside/new/deep"), Kind::Directory).expect("through an inner link"));
+        assert!(root_path.join("real/new/deep").is_dir());
+        // A dangling link is never created through, and nothing appears outside.
+        assert!(make(root.as_fd(), &parts("/away/x"), Kind::Directory).is_err());
+        assert!(make(root.as_fd(), &parts("/up/x"), Kind::File).is_err());
+        assert_eq!(std::fs::read_dir(dir.join("outside")).expect("list").count(), 0);
+        let error = make_real_directory(root.as_fd(), &parts("/inside")).expect_err("a link");
+        assert!(sys::is(&error, libc::ELOOP) || sys::is(&error, libc::ENOTDIR), "{error}");
+        std::fs::remove_dir_all(&dir).expect("clean");
+    }
+}

@@ -1,0 +1,102 @@
+/** The few file operations that the Raft log needs, as a contract, and Node's files behind it. One flat directory. */
+import { close, fdatasync, fsync, open, writeSync } from "node:fs";
+import { mkdir, open as openHandle, readdir, readFile, rename, rm, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+/** An open file that is written at given places. */
+export interface LogFile {
+  /** Hands the bytes to the operating system at once; they are durable only after sync(). Throws the system's error. */
+  write(bytes: Uint8Array, offset: number): void;
+  /** Resolves when everything written is on the device. Rejects with the system's error; then nothing is known of it. */
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** One directory on a device. A created, renamed or removed name is durable only after syncDirectory(). */
+export interface LogDisk {
+  /** For messages: where this is. */
+  readonly path: string;
+  list(): Promise<string[]>;
+  read(name: string): Promise<Uint8Array>;
+  open(name: string): Promise<LogFile>;
+  /** A new file of `bytes`, all of it allocated, written and synced; replaces an old one of that name. */
+  create(name: string, contents: Uint8Array, bytes: number): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  remove(name: string): Promise<void>;
+  syncDirectory(): Promise<void>;
+  /** Bytes that an unprivileged writer could still allocate. */
+  freeBytes(): Promise<number>;
+}
+
+/** Zeros are written in pieces of this size, in bytes, so that no piece holds the event loop's thread pool for long. */
+const ZERO_BYTES = 1024 * 1024;
+
+const openFd = promisify(open);
+const closeFd = promisify(close);
+const syncData = promisify(fdatasync);
+const syncAll = promisify(fsync);
+
+/** The directory `path`, made if it is not there. */
+export async function openLogDisk(path: string): Promise<LogDisk> {
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  const at = (name: string): string => join(path, name);
+  return {
+    path,
+    list: () => readdir(path),
+    read: (name) => readFile(at(name)),
+    open: async (name) => logFile(await openFd(at(name), "r+")),
+    create: async (name, contents, bytes) => {
+      const file = await openHandle(at(name), "w", 0o600);
+      try {
+        await writeWhole(file, contents, 0);
+        const zeros = new Uint8Array(ZERO_BYTES);
+        for (let offset = contents.length; offset < bytes; offset += ZERO_BYTES) {
+          const piece = zeros.subarray(0, Math.min(ZERO_BYTES, bytes - offset));
+          await writeWhole(file, piece, offset);
+        }
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    },
+    rename: (from, to) => rename(at(from), at(to)),
+    remove: (name) => rm(at(name), { force: true }),
+    syncDirectory: async () => {
+      const fd = await openFd(path, "r");
+      try {
+        await syncAll(fd);
+      } finally {
+        await closeFd(fd);
+      }
+    },
+    freeBytes: async () => {
+      const { bavail, bsize } = await statfs(path);
+      return bavail * bsize;
+    },
+  };
+}
+
+function logFile(fd: number): LogFile {
+  return {
+    write: (bytes, offset) => {
+      for (let done = 0; done < bytes.length; ) {
+        done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
+      }
+    },
+    sync: () => syncData(fd),
+    close: () => closeFd(fd),
+  };
+}
+
+/** A full disk makes a write short before it makes one fail. */
+async function writeWhole(
+  file: Awaited<ReturnType<typeof openHandle>>,
+  bytes: Uint8Array,
+  offset: number,
+): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, offset + done);
+    done += bytesWritten;
+  }
+}

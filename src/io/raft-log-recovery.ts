@@ -1,0 +1,279 @@
+/**
+ * Reading the Raft log after a stop of any kind. A torn tail (the last save, which nobody was told of) is cut;
+ * damage before it stops the manager: to go on without an entry that was acknowledged could lose committed state.
+ */
+import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
+import type { Log } from "../lib/log.ts";
+import type { Entry, HardState, SavedState, Snapshot } from "../raft/types.ts";
+import type { LogDisk } from "./log-disk.ts";
+import {
+  decodeRecord,
+  decodeSegmentHeader,
+  decodeSnapshot,
+  type LogRecord,
+  SEGMENT_HEADER_BYTES,
+  type SegmentHeader,
+  type SnapshotMark,
+} from "./raft-log-format.ts";
+
+/** A segment as it lies on the disk. */
+export interface Segment extends SegmentHeader {
+  readonly name: string;
+  readonly bytes: number;
+}
+/** Where writing goes on. */
+export interface Recovered {
+  readonly state: SavedState;
+  readonly mark: SnapshotMark | null;
+  readonly lastIndex: number;
+  readonly nextRecord: number;
+  /** In order; never empty. The last one is written on. */
+  readonly segments: readonly Segment[];
+  readonly writeAt: number;
+  /** Bytes from writeAt on that are not zero and must be before anything is written there. */
+  readonly cutBytes: number;
+  /** The last segment's header is not on disk: it was made just before the stop. */
+  readonly headerMissing: boolean;
+  /** Files that belong to nothing: half-made snapshots, snapshots that were replaced. */
+  readonly leftovers: readonly string[];
+}
+
+export const SPARE_NAME = "spare";
+
+export function segmentName(number: number): string {
+  return `segment-${String(number).padStart(16, "0")}`;
+}
+export function snapshotName(mark: Pick<SnapshotMark, "index" | "term">): string {
+  return `snapshot-${String(mark.index).padStart(16, "0")}-${String(mark.term).padStart(16, "0")}`;
+}
+
+/** Why this directory cannot be started from, and the two ways out. */
+export function damage(disk: LogDisk, name: string, offset: number, why: string): ShoalError {
+  return failure(
+    "internal",
+    `opening the raft log: ${disk.path}/${name} is damaged at byte ${offset}: ${why}. ` +
+      `Nothing was changed. Remove the directory ${disk.path} and join this manager to the cluster again, or restore it from a backup.`,
+  );
+}
+
+/**
+ * What the directory holds, or null when it is new. Changes nothing on the disk.
+ * Throws ShoalError("internal") naming file, byte and remedy when something before the tail is damaged or missing.
+ */
+export async function recover(disk: LogDisk, log: Log): Promise<Recovered | null> {
+  const names = (await disk.list()).sort();
+  const segmentNames = names.filter((name) => /^segment-\d{16}$/.test(name));
+  const snapshotNames = names.filter((name) => /^snapshot-/.test(name));
+  const firstName = segmentNames[0];
+  if (firstName === undefined) {
+    const orphan = snapshotNames.find((name) => !name.endsWith(".tmp"));
+    if (orphan === undefined) return null;
+    throw damage(disk, orphan, 0, "it is a snapshot without any segment of the log beside it");
+  }
+  const replay = new Replay(disk);
+  let number = numberOf(firstName);
+  for (const name of segmentNames) {
+    if (numberOf(name) !== number) {
+      throw damage(
+        disk,
+        segmentName(number),
+        0,
+        "this segment is missing, though there are later ones",
+      );
+    }
+    await replay.segment(name, number, name === segmentNames.at(-1), log);
+    number += 1;
+  }
+  const snapshot = await readSnapshot(disk, replay.mark);
+  replay.checkReach(firstName);
+  const kept = replay.mark === null ? null : snapshotName(replay.mark);
+  return {
+    state: replay.state(snapshot),
+    mark: replay.mark,
+    lastIndex: replay.lastIndex,
+    nextRecord: replay.nextRecord,
+    segments: replay.segments,
+    writeAt: replay.writeAt,
+    cutBytes: replay.cutBytes,
+    headerMissing: replay.headerMissing,
+    leftovers: snapshotNames.filter((name) => name !== kept),
+  };
+}
+
+async function readSnapshot(disk: LogDisk, mark: SnapshotMark | null): Promise<Snapshot | null> {
+  if (mark === null) return null;
+  const name = snapshotName(mark);
+  let bytes: Uint8Array;
+  try {
+    bytes = await disk.read(name);
+  } catch (error) {
+    throw damage(
+      disk,
+      name,
+      0,
+      `the snapshot that the log goes on from cannot be read: ${messageOf(error)}`,
+    );
+  }
+  const snapshot = decodeSnapshot(bytes);
+  if (snapshot === null || snapshot.index !== mark.index || snapshot.term !== mark.term) {
+    throw damage(disk, name, 0, "the snapshot's checksum does not hold");
+  }
+  return snapshot;
+}
+
+/** Runs through the records in order and keeps what they add up to. */
+class Replay {
+  readonly segments: Segment[] = [];
+  nextRecord = 1;
+  mark: SnapshotMark | null = null;
+  writeAt = SEGMENT_HEADER_BYTES;
+  cutBytes = 0;
+  headerMissing = false;
+  readonly #disk: LogDisk;
+  #hardState: HardState = { term: 0, vote: null, commit: 0 };
+  /** Entries of index base+1, base+2, … */
+  #base = 0;
+  #entries: Entry[] = [];
+
+  constructor(disk: LogDisk) {
+    this.#disk = disk;
+  }
+
+  get lastIndex(): number {
+    return this.#base + this.#entries.length;
+  }
+
+  async segment(name: string, number: number, last: boolean, log: Log): Promise<void> {
+    const bytes = await this.#disk.read(name);
+    const first = this.segments.length === 0;
+    const header = this.#header(name, number, bytes, first, last);
+    this.segments.push({ ...header, name, bytes: bytes.length });
+    if (first) {
+      this.nextRecord = header.firstRecord;
+      this.#base = header.lastIndexBefore;
+    } else if (header.firstRecord !== this.nextRecord) {
+      const before = this.segments.at(-2)?.name ?? name;
+      throw damage(
+        this.#disk,
+        before,
+        this.writeAt,
+        `record ${this.nextRecord} is missing or broken, though ${name} goes on with record ${header.firstRecord}`,
+      );
+    }
+    let at = SEGMENT_HEADER_BYTES;
+    for (;;) {
+      const found = decodeRecord(bytes, at);
+      if (found === null) break;
+      this.#record(name, at, found.record);
+      at = found.next;
+    }
+    this.writeAt = Math.min(at, bytes.length);
+    if (last) this.#tail(name, bytes, at, log);
+  }
+
+  #header(
+    name: string,
+    number: number,
+    bytes: Uint8Array,
+    first: boolean,
+    last: boolean,
+  ): SegmentHeader {
+    const header = decodeSegmentHeader(bytes);
+    if (header !== null && header.number === number) return header;
+    // A segment gets its header with its first record: stopped between, it is all zeros. Only the last one can be.
+    const untouched =
+      bytes.length >= SEGMENT_HEADER_BYTES &&
+      isZero(bytes.subarray(0, SEGMENT_HEADER_BYTES)) &&
+      findRecord(bytes, SEGMENT_HEADER_BYTES, 0) === null;
+    if (!untouched || !last || (first && number !== 1)) {
+      throw damage(this.#disk, name, 0, "the segment's header is broken");
+    }
+    this.headerMissing = true;
+    return { number, firstRecord: this.nextRecord, lastIndexBefore: this.lastIndex };
+  }
+
+  #record(name: string, offset: number, record: LogRecord): void {
+    if (record.number !== this.nextRecord) {
+      const why = `it holds record ${record.number} where record ${this.nextRecord} belongs`;
+      throw damage(this.#disk, name, offset, why);
+    }
+    this.nextRecord += 1;
+    this.#hardState = record.hardState;
+    this.mark = record.mark;
+    if (record.install && record.mark !== null) {
+      this.#base = record.mark.index;
+      this.#entries = [];
+    }
+    const first = record.entries[0];
+    if (first !== undefined) {
+      if (first.index > this.lastIndex + 1) {
+        const why = `its entries begin at ${first.index}, but the log before it ends at ${this.lastIndex}`;
+        throw damage(this.#disk, name, offset, why);
+      }
+      if (first.index <= this.#base) {
+        this.#base = first.index - 1;
+        this.#entries = [];
+      }
+      this.#entries.length = first.index - 1 - this.#base;
+      for (const entry of record.entries) this.#entries.push(entry);
+    }
+    const keepFrom = record.mark?.keepFrom ?? 1;
+    if (keepFrom - 1 > this.#base) {
+      this.#entries.splice(0, keepFrom - 1 - this.#base);
+      this.#base = keepFrom - 1;
+    }
+  }
+
+  /** What follows the last good record of the last segment: nothing, a torn save, or damage. */
+  #tail(name: string, bytes: Uint8Array, at: number, log: Log): void {
+    let end = bytes.length;
+    while (end > at && bytes[end - 1] === 0) end -= 1;
+    if (end <= at) return;
+    const later = findRecord(bytes, at, this.nextRecord);
+    if (later !== null) {
+      const why = `record ${this.nextRecord} is broken, though there is a good record at byte ${later}`;
+      throw damage(this.#disk, name, at, why);
+    }
+    this.cutBytes = end - at;
+    log.warn(
+      { file: `${this.#disk.path}/${name}`, offset: at, bytes: this.cutBytes },
+      "raft log: cut a torn last save, which was never acknowledged",
+    );
+  }
+
+  /** The entries must reach back to the snapshot, or to the beginning. */
+  checkReach(firstName: string): void {
+    const covered = this.mark === null ? 0 : this.mark.index;
+    if (this.#base > covered) {
+      const why = `entries ${covered + 1} to ${this.#base} are missing: segments before this one are gone`;
+      throw damage(this.#disk, firstName, 0, why);
+    }
+    if (this.#hardState.commit > Math.max(this.lastIndex, covered)) {
+      const why = `entry ${this.#hardState.commit} was committed, but the log ends at ${this.lastIndex}`;
+      throw damage(this.#disk, this.segments.at(-1)?.name ?? firstName, this.writeAt, why);
+    }
+  }
+
+  state(snapshot: Snapshot | null): SavedState {
+    return { hardState: this.#hardState, snapshot, entries: this.#entries };
+  }
+}
+
+/** Where a whole record numbered from `number` on begins, at or after `from`; records lie at multiples of 8 bytes. */
+function findRecord(bytes: Uint8Array, from: number, number: number): number | null {
+  for (let at = Math.ceil(from / 8) * 8; at < bytes.length; at += 8) {
+    // Cheap before dear: most of a segment is zeros.
+    if (bytes[at] === 0) continue;
+    const found = decodeRecord(bytes, at);
+    if (found !== null && found.record.number >= number) return at;
+  }
+  return null;
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  return bytes.every((byte) => byte === 0);
+}
+
+function numberOf(name: string): number {
+  return Number(name.slice("segment-".length));
+}

@@ -1,0 +1,99 @@
+/** `shoal machine scp`: copies files and folders between this box and machines, through programs run in the machines. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { pipeline } from "node:stream/promises";
+import { failure, messageOf } from "../lib/errors.ts";
+import { exitCode } from "./process.ts";
+import type { Machines } from "./provision.ts";
+import type { MachineRecord } from "./record.ts";
+
+/** One side of a copy; `machine` is null for this box. */
+export interface CopyPlace {
+  readonly machine: string | null;
+  readonly path: string;
+}
+
+/** Reads `[NAME:]PATH`. A colon after a slash belongs to the path. */
+export function parsePlace(text: string): CopyPlace {
+  const match = /^([a-zA-Z0-9][a-zA-Z0-9\-.]*):(.*)$/s.exec(text);
+  const machine = match?.[1];
+  if (match === null || machine === undefined) return { machine: null, path: text };
+  return { machine, path: match[2] === "" ? "." : (match[2] ?? ".") };
+}
+
+/** Sends a file as it is, or with -r a folder as tar; the first line says the mode. Arguments: path, "file" or "tree". */
+const sendScript = `set -e
+if [ "$2" = tree ] && [ -d "$1" ]; then echo "tree"; exec tar -C "$1" -cf - .
+elif [ -d "$1" ]; then echo "$1: is a directory (say -r to copy it)" >&2; exit 1
+else mode=$(stat -c %a "$1"); echo "file $mode"; exec cat "$1"; fi`;
+
+/** Takes what sendScript sends. A path that is a folder gets it inside, under its own name. Arguments: path, name. */
+const receiveScript = `set -e
+target=$1; if [ -d "$target" ]; then target=$target/$2; fi
+kind=; mode=; c=
+while :; do c=$(dd bs=1 count=1 2>/dev/null; echo .); [ "$c" = "
+." ] && break; [ "$c" = . ] && { echo "nothing was sent" >&2; exit 1; }; kind="$kind\${c%.}"; done
+case $kind in
+tree) mkdir -p "$target"; exec tar -C "$target" -xf - ;;
+file*) cat > "$target"; chmod "\${kind#file }" "$target" ;;
+*) echo "not understood: $kind" >&2; exit 1 ;;
+esac`;
+
+/** Copies `from` to `to`; with `recursive` a folder too. Throws with what the programs on both sides said. */
+export async function scp(
+  machines: Machines,
+  from: CopyPlace,
+  to: CopyPlace,
+  recursive: boolean,
+): Promise<void> {
+  const name = from.path.replace(/\/+$/, "").split("/").at(-1) ?? "";
+  const sender = await start(machines, from, [
+    ...["sh", "-c", sendScript, "scp"],
+    ...[from.path, recursive ? "tree" : "file"],
+  ]);
+  const receiver = await start(machines, to, [
+    ...["sh", "-c", receiveScript, "scp"],
+    ...[to.path, name === "" || name === ".." ? "." : name],
+  ]);
+  const said = [words(sender), words(receiver)] as const;
+  const ended = [exitCode(sender), exitCode(receiver)] as const;
+  let broken: string | null = null;
+  if (sender.stdout !== null && receiver.stdin !== null) {
+    try {
+      await pipeline(sender.stdout, receiver.stdin);
+    } catch (error) {
+      // One side ended early; its exit code and words tell why.
+      broken = messageOf(error);
+    }
+  }
+  const codes = await Promise.all(ended);
+  if (codes.every((code) => code === 0) && broken === null) return;
+  const why = [said[0](), said[1]()].filter((text) => text !== "").join("; ");
+  throw failure(
+    "internal",
+    `copying ${show(from)} to ${show(to)}: ${why || broken || `exit codes ${codes.join(" and ")}`}`,
+  );
+}
+
+async function start(
+  machines: Machines,
+  place: CopyPlace,
+  argv: readonly string[],
+): Promise<ChildProcess> {
+  const stdio = ["pipe", "pipe", "pipe"] as const;
+  if (place.machine === null) {
+    const [program = "", ...rest] = argv;
+    return spawn(program, rest, { stdio: [...stdio] });
+  }
+  const record: MachineRecord = await machines.store.get(place.machine);
+  return machines.driver(record.driver).spawn(record, argv, { stdio: [...stdio], tty: false });
+}
+
+function words(child: ChildProcess): () => string {
+  const pieces: Buffer[] = [];
+  child.stderr?.on("data", (piece: Buffer) => pieces.push(piece));
+  return () => Buffer.concat(pieces).toString("utf8").trim();
+}
+
+function show(place: CopyPlace): string {
+  return place.machine === null ? place.path : `${place.machine}:${place.path}`;
+}

@@ -1,0 +1,25 @@
+/** Limits of a manager, each with its unit. */
+
+/** One Raft tick. With the ticks below: heartbeats each 100 ms, an election after 1 to 2 s of silence. */
+export const tickMs = 100;
+export const heartbeatTicks = 1;
+export const electionTicks = 10;
+/** How long a proposal, or the wait for a leader before it, may take before its caller is told that the outcome is unknown. */
+export const proposeTimeoutMs = 10_000;
+/** A proposal that was not seen applied for so long is handed to the leader again; its versions make that harmless. */
+export const proposeAgainMs = 1_000;
+/** How long a linearizable read waits for a leader that a majority follows. */
+export const readTimeoutMs = 5_000;
+export const readAgainMs = 300;
+/** Proposals of one manager that may be under way. */
+export const proposalsMax = 4_096;
+/** Bytes of one entry: several fit an append message. */
+export const entryBytesMax: number = 1_500_000;
+/** A learner whose log is within so many entries of the leader's becomes a voter. */
+export const learnerLagMax = 64;
+/** Least time between two looks at whether the Raft membership is as the node rows say. */
+export const membershipLookMs = 200;
+/** Least room on the log's disk for new work, in bytes; below it a manager refuses proposals and keeps what it has. */
+export const diskReserveBytes: number = 32 * 1024 * 1024;
+/** How long a new leader waits for a node's session before it calls the node down. */
+export const certificateRenewFraction = 0.6;

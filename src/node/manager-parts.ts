@@ -1,0 +1,95 @@
+/** Opens what a manager is made of on this machine: its log, its Raft, its transport, its store. */
+import { mkdir } from "node:fs/promises";
+import { certificateAuthority } from "../io/certificates.ts";
+import { openRaftLog } from "../io/raft-log.ts";
+import { createRaftTransport, type Dial, type RaftTransport } from "../io/raft-transport.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Log } from "../lib/log.ts";
+import type { Random } from "../lib/random.ts";
+import { electionTicks, heartbeatTicks } from "../manager/limits.ts";
+import { createManager, type Manager } from "../manager/manager.ts";
+import { createRaftNode, peerAddresses } from "../manager/raft-node.ts";
+import { defaultClusterSpec } from "../model/defaults.ts";
+import { bootstrap } from "../raft/bootstrap.ts";
+import { createRaft } from "../raft/core.ts";
+import { RAFT_DEFAULTS } from "../raft/limits.ts";
+import { createStore } from "../store/store.ts";
+
+export interface ManagerParts {
+  readonly manager: Manager;
+  readonly transport: RaftTransport;
+  stop(): Promise<void>;
+}
+export interface ManagerPartsOptions {
+  readonly directory: string;
+  readonly raftId: string;
+  /** Found a cluster of one: only with an empty directory. */
+  readonly founding: boolean;
+  readonly dial: Dial;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly onFatal: (error: Error) => void;
+}
+
+/** Opens the log and wires the manager; `manager.start()` sets it going. Throws naming the file when the log is damaged. */
+export async function openManager(options: ManagerPartsOptions): Promise<ManagerParts> {
+  const { directory, raftId, clock, random, log } = options;
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const storage = await openRaftLog({ directory, log });
+  const transport = createRaftTransport(raftId, options.dial, log);
+  try {
+    let saved = await storage.load();
+    if (options.founding && saved.hardState.term === 0) {
+      saved = bootstrap(raftId);
+      await storage.save(saved);
+    }
+    const store = createStore();
+    const core = createRaft(
+      { ...RAFT_DEFAULTS, id: raftId, electionTicks, heartbeatTicks, random },
+      saved,
+    );
+    const raft = createRaftNode({
+      core,
+      snapshot: saved.snapshot,
+      storage,
+      transport,
+      store,
+      clock,
+      random,
+      log,
+      snapshotPolicy: () => {
+        const [cluster] = store.view().table("clusters").all();
+        const spec = cluster?.spec ?? defaultClusterSpec;
+        return { interval: spec.snapshotInterval, keep: spec.logEntriesForSlowFollowers };
+      },
+      onFatal: options.onFatal,
+    });
+    store.watch((committed) => {
+      if (committed.changes.some((change) => change.table === "nodes")) {
+        transport.setPeers(peerAddresses(store));
+      }
+    });
+    if (saved.snapshot !== null) transport.setPeers(peerAddresses(store));
+    const manager = createManager({
+      store,
+      raft,
+      clock,
+      random,
+      log,
+      authority: certificateAuthority,
+    });
+    return {
+      manager,
+      transport,
+      async stop() {
+        await manager.stop();
+        transport.close();
+      },
+    };
+  } catch (error) {
+    transport.close();
+    await storage.close();
+    throw error;
+  }
+}

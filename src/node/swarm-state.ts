@@ -1,0 +1,100 @@
+/** What a node remembers of its swarm over a restart: who it is there, and whom to ask. Files under DATA_ROOT/swarm. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { TlsIdentity } from "../io/cluster-listener.ts";
+import { readJson, removeDurably, writeFileAtomic } from "../io/files.ts";
+import { failure } from "../lib/errors.ts";
+import type { NodeRole } from "../model/node.ts";
+
+export interface SwarmState {
+  readonly version: 1;
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly role: NodeRole;
+  readonly raftId: string | null;
+  /** `host:port` of the managers, as last heard. */
+  readonly managers: readonly string[];
+  readonly listenHost: string;
+  readonly listenPort: number;
+  /** `host:port` under which others reach this node. */
+  readonly clusterAddress: string;
+  /** IPv4 for VXLAN frames. */
+  readonly dataPathAddress: string;
+  readonly dataPathPort: number;
+}
+export interface SwarmFiles {
+  load(): Promise<{ readonly state: SwarmState; readonly identity: TlsIdentity } | null>;
+  saveState(state: SwarmState): Promise<void>;
+  saveIdentity(identity: TlsIdentity): Promise<void>;
+  /** Forgets the swarm: certificates, Raft log, worker database. */
+  erase(): Promise<void>;
+  readonly raftDirectory: string;
+  readonly workerDirectory: string;
+}
+
+/** The swarm's files below `dataRoot`. */
+export function swarmFiles(dataRoot: string): SwarmFiles {
+  const root = join(dataRoot, "swarm");
+  const statePath = join(root, "state.json");
+  const certificates = join(root, "certificates");
+  const paths = {
+    ca: join(certificates, "swarm-root-ca.crt"),
+    certificate: join(certificates, "swarm-node.crt"),
+    key: join(certificates, "swarm-node.key"),
+  };
+  return {
+    raftDirectory: join(root, "raft"),
+    workerDirectory: join(root, "worker"),
+    async load() {
+      const state = await readJson(statePath);
+      if (state === null) return null;
+      checkState(state, statePath);
+      // Key and certificate are one file's worth: the certificate is written last and holds the key's match.
+      const [caPem, certificatePem, keyPem] = await Promise.all([
+        read(paths.ca),
+        read(paths.certificate),
+        read(paths.key),
+      ]);
+      return { state, identity: { caPem, certificatePem, keyPem } };
+    },
+    saveState: (state) => writeFileAtomic(statePath, `${JSON.stringify(state, null, 2)}\n`),
+    async saveIdentity(identity) {
+      await writeFileAtomic(paths.ca, identity.caPem, 0o644);
+      await writeFileAtomic(paths.key, identity.keyPem, 0o600);
+      await writeFileAtomic(paths.certificate, identity.certificatePem, 0o644);
+    },
+    async erase() {
+      // The state goes first: without it the rest means nothing.
+      await removeDurably(statePath);
+      await removeDurably(root);
+    },
+  };
+}
+
+async function read(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw failure(
+      "internal",
+      `reading ${path}: ${String(error)}; this node cannot prove who it is in its swarm. Restore the file, or leave with \`docker swarm leave --force\` and join again`,
+      error,
+    );
+  }
+}
+
+function checkState(value: unknown, path: string): asserts value is SwarmState {
+  const state = value as Partial<SwarmState> | null;
+  const texts = [state?.nodeId, state?.clusterId, state?.clusterAddress, state?.dataPathAddress];
+  if (
+    state?.version !== 1 ||
+    !texts.every((text) => typeof text === "string") ||
+    (state.role !== "manager" && state.role !== "worker") ||
+    !Array.isArray(state.managers)
+  ) {
+    throw failure(
+      "internal",
+      `reading ${path}: it is damaged or of another version; restore it, or remove ${path} to leave the swarm (the node must then be removed with \`docker node rm\` and join again)`,
+    );
+  }
+}

@@ -1,0 +1,62 @@
+/** Every limit of consensus, named with its unit, and the relations between them that must hold at start-up. */
+import { assert } from "../lib/assert.ts";
+import type { RaftConfig } from "./types.ts";
+
+/** Largest payload of one entry. A proposal above it is refused as invalid: it would stall replication behind it. */
+export const ENTRY_BYTES_MAX: number = 8 * 1024 * 1024;
+/** What an entry costs on the wire and on disk besides its payload; an upper estimate. */
+export const ENTRY_OVERHEAD_BYTES: number = 32;
+/** Reads that wait for a heartbeat round or for the leader's first commit. One more is dropped; the asker asks again. */
+export const READS_WAITING_MAX: number = 16_384;
+/** Voters and learners together: quorum work is linear in it, and nobody gains from more managers. */
+export const MEMBERS_MAX: number = 31;
+/** Changes in one MembershipChange. */
+export const MEMBERSHIP_CHANGES_MAX: number = 2 * MEMBERS_MAX;
+/** Longest PeerId, in UTF-16 code units. */
+export const PEER_ID_LENGTH_MAX: number = 64;
+/** Election timeouts without any word on a snapshot sent, after which it counts as lost and the peer is probed again. */
+export const SNAPSHOT_WAIT_ELECTIONS_MAX: number = 10;
+/** Most ticks that a follower waits, by its rank among the voters, after it saw its leader's connection close. */
+export const CAMPAIGN_SOON_TICKS_MAX: number = 4;
+
+/** Good values for a cluster on one network with a tick of 50 to 100 ms; `id` and `random` are the caller's. */
+export const RAFT_DEFAULTS: Omit<RaftConfig, "id" | "random"> = {
+  electionTicks: 10,
+  heartbeatTicks: 1,
+  appendBytesMax: 1024 * 1024,
+  inflightMessagesMax: 256,
+  inflightBytesMax: 16 * 1024 * 1024,
+  uncommittedBytesMax: 64 * 1024 * 1024,
+  committedBytesPerReadyMax: 4 * 1024 * 1024,
+};
+
+/** Asserts that a configuration can work: a wrong one is a bug in the daemon that made it. */
+export function validateConfig(config: RaftConfig): void {
+  const counts: readonly (keyof RaftConfig)[] = [
+    "electionTicks",
+    "heartbeatTicks",
+    "appendBytesMax",
+    "inflightMessagesMax",
+    "inflightBytesMax",
+    "uncommittedBytesMax",
+    "committedBytesPerReadyMax",
+  ];
+  for (const name of counts) {
+    const value = config[name];
+    assert(Number.isSafeInteger(value) && Number(value) > 0, `raft ${name} is a positive integer`);
+  }
+  assert(isPeerId(config.id), "raft id is a name of 1 to 64 characters");
+  assert(
+    config.electionTicks > config.heartbeatTicks,
+    "raft electionTicks is above heartbeatTicks, or every follower would lose its leader between heartbeats",
+  );
+  assert(
+    config.inflightBytesMax >= config.appendBytesMax,
+    "raft inflightBytesMax holds at least one full append",
+  );
+}
+
+/** Whether `id` can name a peer. */
+export function isPeerId(id: unknown): id is string {
+  return typeof id === "string" && id.length > 0 && id.length <= PEER_ID_LENGTH_MAX;
+}

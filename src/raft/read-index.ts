@@ -1,0 +1,73 @@
+/** Linearizable reads without the log: batched into rounds, each confirmed by one round of heartbeats (Raft thesis 6.4). */
+import { assert } from "../lib/assert.ts";
+import { READS_WAITING_MAX } from "./limits.ts";
+import type { PeerId } from "./types.ts";
+
+/** One read: who asked, under which number, and what was committed when it asked. */
+export interface ReadRequest {
+  readonly from: PeerId;
+  readonly readId: number;
+  readonly index: number;
+}
+
+interface Round {
+  readonly id: number;
+  readonly requests: readonly ReadRequest[];
+  readonly acknowledged: Set<PeerId>;
+}
+
+/**
+ * The reads of one leader in one term. A heartbeat that carries round N was sent after every read of rounds 1..N was
+ * asked, so its answer confirms all of them: at that time its sender still followed this leader.
+ */
+export class ReadRounds {
+  #collecting: ReadRequest[] = [];
+  #rounds: Round[] = [];
+  #lastId = 0;
+  #waiting = 0;
+
+  /** Takes a read into the next round. False when READS_WAITING_MAX wait already: the read is dropped. */
+  add(request: ReadRequest): boolean {
+    if (this.#waiting >= READS_WAITING_MAX) return false;
+    this.#collecting.push(request);
+    this.#waiting += 1;
+    return true;
+  }
+
+  collecting(): boolean {
+    return this.#collecting.length > 0;
+  }
+
+  /** Closes the round that is being collected; its number goes out in heartbeats. Null when nobody asked. */
+  close(): number | null {
+    if (this.#collecting.length === 0) return null;
+    this.#lastId += 1;
+    this.#rounds.push({ id: this.#lastId, requests: this.#collecting, acknowledged: new Set() });
+    this.#collecting = [];
+    return this.#lastId;
+  }
+
+  /** The newest round that waits for answers, for the next periodic heartbeat: so a lost heartbeat costs no read. */
+  newest(): number | null {
+    return this.#rounds.at(-1)?.id ?? null;
+  }
+
+  /** `from` answered round `id`. Gives the reads that are confirmed now: those of all rounds up to the newest with a quorum. */
+  acknowledge(
+    id: number,
+    from: PeerId,
+    isQuorum: (acknowledged: ReadonlySet<PeerId>) => boolean,
+  ): ReadRequest[] {
+    assert(id <= this.#lastId, "only rounds that were opened are answered");
+    let confirmed = 0;
+    for (const [at, round] of this.#rounds.entries()) {
+      if (round.id > id) break;
+      round.acknowledged.add(from);
+      if (isQuorum(round.acknowledged)) confirmed = at + 1;
+    }
+    const reads = this.#rounds.splice(0, confirmed).flatMap((round) => round.requests);
+    this.#waiting -= reads.length;
+    assert(this.#waiting >= 0, "no read is answered twice");
+    return reads;
+  }
+}
