@@ -6,14 +6,13 @@ import "reflect-metadata";
 import {
   createHash,
   createPrivateKey,
-  createPublicKey,
   webcrypto,
   X509Certificate,
 } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import type { InstantMs } from "../lib/clock.ts";
 import { failure } from "../lib/errors.ts";
-import type { CertificateAuthority, Identity, NodeKey, RootCa } from "../manager/ca/authority.ts";
+import type { CertificateAuthority, Identity, NodeKey } from "../manager/ca/authority.ts";
 import type { NodeRole } from "../model/node.ts";
 
 x509.cryptoProvider.set(webcrypto);
@@ -153,19 +152,6 @@ export function identityFrom(
 /** When a certificate stops being good. */
 export function expiryOf(certificatePem: string): InstantMs {
   return Date.parse(new X509Certificate(certificatePem).validTo) as InstantMs;
-}
-
-/** DER of a root's subject and public key, base 64, as the Engine API's TLSInfo shows them. */
-export function issuerInfo(root: Pick<RootCa, "certificatePem">): {
-  readonly subject: string;
-  readonly publicKey: string;
-} {
-  const certificate = new x509.X509Certificate(root.certificatePem);
-  const key = createPublicKey(root.certificatePem).export({ type: "spki", format: "der" });
-  return {
-    subject: Buffer.from(certificate.subjectName.toArrayBuffer()).toString("base64"),
-    publicKey: key.toString("base64"),
-  };
 }
 
 function subjectOf(identity: Identity): string {

@@ -1,12 +1,19 @@
 /** JSON records on disk that notice a flipped bit: the value with the SHA-256 of its text, written atomically. */
 import { createHash } from "node:crypto";
+import { rename, writeFile } from "node:fs/promises";
 import { failure } from "../lib/errors.ts";
 import { readJson, writeFileAtomic } from "./files.ts";
 
 /** Writes `value` to `path`, durably and atomically. */
 export async function writeChecked(path: string, value: unknown): Promise<void> {
-  const text = JSON.stringify(value);
-  await writeFileAtomic(path, `{"sha256":"${sumOf(text)}","value":${text}}\n`);
+  await writeFileAtomic(path, textOf(value));
+}
+
+/** As writeChecked, but unsynced: it survives this process, not the machine. Its directory must exist. */
+export async function writeCheckedQuickly(path: string, value: unknown): Promise<void> {
+  const temporary = `${path}.tmp-${process.pid}`;
+  await writeFile(temporary, textOf(value), { mode: 0o600 });
+  await rename(temporary, path);
 }
 
 /** The value of `path`; null when there is no such file. Throws naming the file when it is damaged. */
@@ -21,6 +28,11 @@ export async function readChecked(path: string): Promise<unknown> {
     );
   }
   return record.value;
+}
+
+function textOf(value: unknown): string {
+  const text = JSON.stringify(value);
+  return `{"sha256":"${sumOf(text)}","value":${text}}\n`;
 }
 
 function sumOf(text: string): string {

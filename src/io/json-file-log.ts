@@ -27,40 +27,38 @@ export async function* readJsonFileLog(
   query: ContainerLogQuery,
 ): AsyncIterable<ContainerLogLine> {
   const changes = query.follow === null ? null : watchChanges(path, query.signal);
-  // What is wanted is decided line by line; `until` ends a log only when it is not followed, as clocks may step.
   const decode = (bytes: Uint8Array) => wanted(decodeLine(bytes, path), query);
   let position: Position | null = null;
   try {
     const files = await existingFiles(path);
     const start = await startOf(files, query.tail);
-    for (const file of files.slice(start.file)) {
-      const from = file === files[start.file] ? start.offset : 0;
-      position?.close();
-      position = await openAt(file, from);
-      if (position === null) continue;
-      yield* readToEnd(position, decode, query.signal);
+    for (const [at, file] of files.entries()) {
+      if (at < start.file) continue;
+      await position?.handle.close();
+      position = await openAt(file, at === start.file ? start.offset : 0);
+      if (position !== null) yield* readToEnd(position, decode, query.signal);
     }
     if (changes === null || query.follow === null) return;
     let ended = false;
-    const over = query.follow.then(() => {
+    query.follow.then(() => {
       ended = true;
-    });
-    for (;;) {
-      if (query.signal.aborted) return;
+      changes.poke();
+    }, changes.poke);
+    while (!query.signal.aborted) {
       const last = ended;
       const mark = changes.mark();
       if (position !== null) yield* readToEnd(position, decode, query.signal);
-      const next = await openCurrent(path, position);
+      const next = await openNext(path, position);
       if (next !== null) {
         // Rotated, or there at last. What was written to the old file before the rename is read first.
         if (position !== null) yield* readToEnd(position, decode, query.signal);
         await position?.handle.close();
         position = next;
-        yield* readToEnd(position, decode, query.signal);
-        continue;
+      } else if (last) {
+        return;
+      } else {
+        await changes.after(mark);
       }
-      if (last) return;
-      await Promise.race([changes.after(mark), over]);
     }
   } finally {
     changes?.close();
@@ -74,7 +72,6 @@ interface Position {
   offset: number;
   /** The beginning of a line whose end is not there yet. */
   rest: Buffer;
-  close(): Promise<void>;
 }
 
 async function openAt(path: string, offset: number): Promise<Position | null> {
@@ -86,22 +83,31 @@ async function openAt(path: string, offset: number): Promise<Position | null> {
     throw failure("internal", `reading the log ${path}: ${String(error)}`, error);
   }
   const { ino } = await handle.stat();
-  return {
-    handle,
-    inode: ino,
-    offset,
-    rest: Buffer.alloc(0),
-    close: () => handle.close(),
-  };
+  return { handle, inode: ino, offset, rest: Buffer.alloc(0) };
 }
 
-/** The file now at `path`, when it is another one than at `position`. */
-async function openCurrent(path: string, position: Position | null): Promise<Position | null> {
-  const inode = await stat(path).then(
+/** The file written after the one at `position`; null when that one is still written to. */
+async function openNext(path: string, position: Position | null): Promise<Position | null> {
+  if (position === null) return await openAt(path, 0);
+  let newer = path;
+  for (let number = 0; number <= rotatedFilesMax; number++) {
+    const file = number === 0 ? path : `${path}.${number}`;
+    const inode = await inodeOf(file);
+    if (inode === position.inode) return number === 0 ? null : await openAt(newer, 0);
+    // Between two renames the current file may be missing for a moment.
+    if (inode === null && number > 0) break;
+    if (inode !== null) newer = file;
+  }
+  // It was rotated out of existence: the oldest that is left is next. Nothing there: it comes.
+  const oldest = (await existingFiles(path))[0] ?? path;
+  return (await inodeOf(oldest)) === null ? null : await openAt(oldest, 0);
+}
+
+async function inodeOf(path: string): Promise<number | null> {
+  return await stat(path).then(
     (info) => info.ino,
     () => null,
   );
-  return inode === null || inode === position?.inode ? null : await openAt(path, 0);
 }
 
 async function* readToEnd(
@@ -185,7 +191,7 @@ async function startOf(
       if (found.offset !== null) return { file: at, offset: found.offset };
       left -= found.lines;
     } finally {
-      await position.close();
+      await position.handle.close();
     }
   }
   return { file: 0, offset: 0 };
@@ -218,7 +224,7 @@ async function backwards(
 function watchChanges(
   path: string,
   signal: AbortSignal,
-): { mark(): number; after(mark: number): Promise<void>; close(): void } {
+): { mark(): number; poke(): void; after(mark: number): Promise<void>; close(): void } {
   let count = 0;
   let wake: (() => void) | null = null;
   const changed = () => {
@@ -234,6 +240,7 @@ function watchChanges(
   signal.addEventListener("abort", changed);
   return {
     mark: () => count,
+    poke: changed,
     after: (mark) =>
       new Promise((resolve) => {
         if (count !== mark || signal.aborted) resolve();

@@ -1,7 +1,7 @@
 /** The few file operations that the Raft log needs, as a contract, and Node's files behind it. One flat directory. */
 import { close, fdatasync, fsync, open, writeSync } from "node:fs";
 import { mkdir, open as openHandle, readdir, readFile, rename, rm, statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 
 /** An open file that is written at given places. */
@@ -39,12 +39,17 @@ const syncAll = promisify(fsync);
 
 /** The directory `path`, made if it is not there. */
 export async function openLogDisk(path: string): Promise<LogDisk> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
+  const made = await mkdir(path, { recursive: true, mode: 0o700 });
+  // A new directory is itself a name in another one.
+  if (made !== undefined) await syncDirectoryAt(dirname(made));
   const at = (name: string): string => join(path, name);
   return {
     path,
     list: () => readdir(path),
-    read: (name) => readFile(at(name)),
+    read: async (name) => {
+      const bytes = await readFile(at(name));
+      return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    },
     open: async (name) => logFile(await openFd(at(name), "r+")),
     create: async (name, contents, bytes) => {
       const file = await openHandle(at(name), "w", 0o600);
@@ -62,19 +67,21 @@ export async function openLogDisk(path: string): Promise<LogDisk> {
     },
     rename: (from, to) => rename(at(from), at(to)),
     remove: (name) => rm(at(name), { force: true }),
-    syncDirectory: async () => {
-      const fd = await openFd(path, "r");
-      try {
-        await syncAll(fd);
-      } finally {
-        await closeFd(fd);
-      }
-    },
+    syncDirectory: () => syncDirectoryAt(path),
     freeBytes: async () => {
       const { bavail, bsize } = await statfs(path);
       return bavail * bsize;
     },
   };
+}
+
+async function syncDirectoryAt(path: string): Promise<void> {
+  const fd = await openFd(path, "r");
+  try {
+    await syncAll(fd);
+  } finally {
+    await closeFd(fd);
+  }
 }
 
 function logFile(fd: number): LogFile {

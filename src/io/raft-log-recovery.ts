@@ -167,7 +167,7 @@ class Replay {
       this.#record(name, at, found.record);
       at = found.next;
     }
-    this.writeAt = Math.min(at, bytes.length);
+    this.writeAt = at;
     if (last) this.#tail(name, bytes, at, log);
   }
 

@@ -1,6 +1,6 @@
 /** The durable Raft log: segments of checksummed records, one write and one sync a save, and never a second try. */
 import { assert, present } from "../lib/assert.ts";
-import { type ErrorCode, failure, messageOf, type ShoalError } from "../lib/errors.ts";
+import { type ErrorCode, failure, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { HardState, Ready, SavedState, Snapshot, Storage } from "../raft/types.ts";
 import { lockDirectory } from "./directory-lock.ts";
@@ -136,6 +136,8 @@ class DiskLog implements RaftLog {
   #waiting = 0;
   /** The segment allocated ahead, or null when there is none; resolves to its bytes, 0 when it could not be made. */
   #spare: Promise<number> | null = null;
+  /** The segment allocated ahead is being put to use; nobody else may make one. */
+  #rotating = false;
 
   constructor(
     disk: LogDisk,
@@ -197,7 +199,7 @@ class DiskLog implements RaftLog {
       // A newer snapshot came from the leader while this one was made.
       if (this.#mark !== null && snapshot.index <= this.#mark.index) return;
       assert(snapshot.index <= this.#lastIndex, "a snapshot covers entries of this log");
-      await this.#writeSnapshot(snapshot);
+      await this.#writeOwnSnapshot(snapshot);
       const kept = Math.max(keepFrom, this.#mark?.keepFrom ?? 1);
       this.#mark = { index: snapshot.index, term: snapshot.term, keepFrom: kept };
       await this.#append([], false);
@@ -210,11 +212,12 @@ class DiskLog implements RaftLog {
     if (this.#dead !== null || this.#closed) return false;
     const free = await this.#disk.freeBytes();
     if (free < bytes + this.#options.freeMarginBytes) return false;
+    if (this.#rotating) return true;
+    const spare = this.#spare;
+    if (spare !== null && (await spare) > 0) return true;
     // The disk was full once and is not any more: allocate ahead again before more is promised.
-    this.#spare ??= this.#makeSpare();
-    if ((await this.#spare) > 0) return true;
-    this.#spare = null;
-    return false;
+    if (this.#spare === spare && !this.#rotating) this.#spare = this.#makeSpare();
+    return this.#spare === null || (await this.#spare) > 0;
   }
 
   async close(): Promise<void> {
@@ -229,7 +232,7 @@ class DiskLog implements RaftLog {
     await this.#options.unlock();
   }
 
-  /** Runs `job` after those that wait. Its failure is the log's: it is never tried again, and nothing after it runs. */
+  /** Runs `job` after those that wait. Its failure is the log's, but for want of room that did no harm: it is never tried again, and nothing after it runs. */
   #inTurn(doing: string, job: () => Promise<void>): Promise<void> {
     this.#assertOpen();
     assert(this.#waiting < WAITING_MAX, "the driver waits for its saves");
@@ -240,6 +243,7 @@ class DiskLog implements RaftLog {
       try {
         await job();
       } catch (error) {
+        if (error instanceof ShoalError && error.code === "unavailable") throw error;
         this.#dead = this.#death(doing, error);
         throw this.#dead;
       }
@@ -294,7 +298,10 @@ class DiskLog implements RaftLog {
 
   /** Goes on in a new segment of at least `bytes`; returns its header, yet to be written. */
   async #nextSegment(bytes: number, lastIndexBefore: number): Promise<Uint8Array> {
-    let size = await (this.#spare ?? this.#makeSpare());
+    const spare = this.#spare ?? this.#makeSpare();
+    this.#spare = null;
+    this.#rotating = true;
+    let size = await spare;
     if (size < bytes) {
       size = Math.max(bytes, this.#options.segmentBytes);
       await this.#disk.create(SPARE_NAME, new Uint8Array(0), size);
@@ -309,6 +316,7 @@ class DiskLog implements RaftLog {
     const header = { number, firstRecord: this.#nextRecord, lastIndexBefore };
     this.#segments.push({ ...header, name, bytes: size });
     this.#writeAt = SEGMENT_HEADER_BYTES;
+    this.#rotating = false;
     this.#spare = this.#makeSpare();
     return encodeSegmentHeader(header);
   }
@@ -324,6 +332,8 @@ class DiskLog implements RaftLog {
         { directory: this.#disk.path, bytes: size, error: messageOf(error) },
         "raft log: could not allocate the next segment; new work is refused until there is room",
       );
+      // Half of it would only keep the device full.
+      await this.#removeOrWarn(SPARE_NAME);
       return 0;
     }
   }
@@ -335,6 +345,33 @@ class DiskLog implements RaftLog {
     await this.#disk.create(`${name}.tmp`, bytes, bytes.length);
     await this.#disk.rename(`${name}.tmp`, name);
     await this.#disk.syncDirectory();
+  }
+
+  /** A snapshot to compact with may fail for want of room without harm: the log still holds everything it would cover. */
+  async #writeOwnSnapshot(snapshot: Snapshot): Promise<void> {
+    try {
+      await this.#writeSnapshot(snapshot);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      await this.#removeOrWarn(`${snapshotName(snapshot)}.tmp`);
+      throw failure(
+        "unavailable",
+        `compacting the raft log in ${this.#disk.path}: no room for a snapshot of ${snapshot.data.length} bytes; the log is kept as it was. Free space on that device.`,
+        error,
+      );
+    }
+  }
+
+  /** For files that nothing depends on: that one stays behind is worth a word, not a failure. */
+  async #removeOrWarn(name: string): Promise<void> {
+    try {
+      await this.#disk.remove(name);
+    } catch (error) {
+      this.#log.warn(
+        { file: `${this.#disk.path}/${name}`, error: messageOf(error) },
+        "raft log: leftover",
+      );
+    }
   }
 
   /** Removes the first `count` segments, oldest first so that no gap can be left, and snapshots that were replaced. */

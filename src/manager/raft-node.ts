@@ -113,8 +113,16 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
   function tick(): void {
     if (!running) return;
     core.tick();
+    campaignAlone();
     forgetTick = clock.wakeAt(after(clock.now(), tickMs), tick);
     pump();
+  }
+
+  /** The only voter has nobody to wait for: it leads at once after a restart. */
+  function campaignAlone(): void {
+    const { role, id, membership } = core.status();
+    const alone = membership.voters.length === 1 && membership.voters[0] === id;
+    if (role === "follower" && alone && membership.outgoing.length === 0) core.campaign();
   }
 
   /** Works off Readys until there is none. Only one runs at a time; whoever comes meanwhile is served by it. */

@@ -249,7 +249,8 @@ class Core implements RaftCore {
   #propose(proposal: Pick<Entry, "kind" | "data">): ProposeResult {
     const r = this.#r;
     if (r.role !== "leader") {
-      if (r.leader === null) return this.#refuse("no-leader");
+      const removed = r.peers.size > 0 && !r.peers.has(r.id);
+      if (r.leader === null) return this.#refuse(removed ? "removed" : "no-leader");
       r.messages.push({ kind: "propose", from: r.id, to: r.leader, term: 0, entries: [proposal] });
       return { ok: true, index: null, term: null };
     }

@@ -1,5 +1,5 @@
 /** What placement needs to know of a node: what is free on it, and how many tasks it has. */
-import type { InstantMs } from "../lib/clock.ts";
+import { after, type InstantMs } from "../lib/clock.ts";
 import type { Node } from "../model/node.ts";
 import { noResources, type Resources } from "../model/resources.ts";
 import type { Task } from "../model/task.ts";
@@ -18,12 +18,17 @@ export interface NodeView {
   readonly tasksOf: ReadonlyMap<string, number>;
   /** Tasks that failed or were rejected there within `failureMemoryMs`, by `groupKey`. */
   readonly failuresOf: ReadonlyMap<string, number>;
+  /** When the first of those failures is forgotten, and this view with it; null: never. */
+  readonly goodUntil: InstantMs | null;
 }
 
 /** Tasks with the same key are alike: they are planned together, and their failures count together. */
 export function groupKey(task: Pick<Task, "serviceId" | "specVersion">): string {
   return `${task.serviceId}/${task.specVersion}`;
 }
+
+const firstOccupying = rankOf("assigned");
+const lastOccupying = rankOf("running");
 
 /** The view of a node with these tasks, which are all rows that name it. */
 export function nodeViewOf(node: Node, tasks: Iterable<Task>, now: InstantMs): NodeView {
@@ -32,36 +37,43 @@ export function nodeViewOf(node: Node, tasks: Iterable<Task>, now: InstantMs): N
   let activeTasks = 0;
   const tasksOf = new Map<string, number>();
   const failuresOf = new Map<string, number>();
+  let goodUntil: InstantMs | null = null;
   for (const task of tasks) {
     if (occupies(task)) {
       nanoCpus -= task.spec.reservations?.nanoCpus ?? 0;
       memoryBytes -= task.spec.reservations?.memoryBytes ?? 0;
-      if (isActive(task)) {
+      if (isMeantToRun(task)) {
         activeTasks++;
         count(tasksOf, task.serviceId);
       }
-    } else if (isRecentFailure(task, now)) {
+    } else if (isFailure(task)) {
+      const forgottenAt = after(task.status.appliedAt ?? task.status.at, failureMemoryMs);
+      if (forgottenAt <= now) continue;
       count(failuresOf, groupKey(task));
+      if (goodUntil === null || forgottenAt < goodUntil) goodUntil = forgottenAt;
     }
   }
-  return { node, free: { nanoCpus, memoryBytes }, activeTasks, tasksOf, failuresOf };
+  return { node, free: { nanoCpus, memoryBytes }, activeTasks, tasksOf, failuresOf, goodUntil };
 }
 
 /** True while the task holds its reservations on its node: assigned, and not over. */
 export function occupies(task: Task): boolean {
+  if (task.nodeId === null) return false;
   const rank = rankOf(task.status.state);
-  return task.nodeId !== null && rank >= rankOf("assigned") && rank <= rankOf("running");
+  return rank >= firstOccupying && rank <= lastOccupying;
 }
 
 /** True for a task that occupies its node and is meant to go on doing so: it counts when tasks are spread. */
 export function isActive(task: Task): boolean {
-  return occupies(task) && isBefore(task.desired, "shutdown");
+  return occupies(task) && isMeantToRun(task);
 }
 
-function isRecentFailure(task: Task, now: InstantMs): boolean {
-  const { state, at, appliedAt } = task.status;
-  if (state !== "failed" && state !== "rejected") return false;
-  return (appliedAt ?? at) > now - failureMemoryMs;
+function isMeantToRun(task: Task): boolean {
+  return isBefore(task.desired, "shutdown");
+}
+
+function isFailure(task: Task): boolean {
+  return task.status.state === "failed" || task.status.state === "rejected";
 }
 
 function count(counts: Map<string, number>, key: string): void {

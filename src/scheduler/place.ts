@@ -1,4 +1,5 @@
 /** Chooses a node for each waiting task, or says why there is none. Looks at nothing but its arguments, and changes nothing. */
+import { present } from "../lib/assert.ts";
 import type { Task } from "../model/task.ts";
 import { type Candidate, candidateOf, withTask } from "./candidate.ts";
 import { type Demand, demandOf } from "./demand.ts";
@@ -93,14 +94,13 @@ class Plan implements ScheduleResult {
   /** `loaded` is the node with the task on it. */
   #assign(task: Task, loaded: Candidate, demand: Demand): void {
     const nodeId = loaded.node.id;
-    const view = this.#views.get(nodeId);
+    const view = present(this.#views.get(nodeId), `the view of node ${nodeId}`);
     this.placements.push({ taskId: task.id, nodeId });
     this.#views.set(nodeId, {
-      node: loaded.node,
+      ...view,
       free: loaded.free,
       activeTasks: loaded.activeTasks,
-      tasksOf: new Map(view?.tasksOf).set(demand.serviceId, loaded.serviceTasks),
-      failuresOf: view?.failuresOf ?? new Map(),
+      tasksOf: new Map(view.tasksOf).set(demand.serviceId, loaded.serviceTasks),
     });
   }
 }

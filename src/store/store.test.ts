@@ -210,6 +210,25 @@ describe("views", () => {
     expect(store.view().table("tasks").size).toBe(2);
   });
 
+  test("stamp the rows of a value: the same as long as none came, went or changed", () => {
+    const store = createStore();
+    const stamp = (node: string): object => store.view().table("tasks").stamp("node", node);
+    store.apply(
+      1,
+      body([putTask("a", null, { nodeId: "x" }), putTask("b", null, { nodeId: "y" })]),
+    );
+    const [x, y, none] = [stamp("x"), stamp("y"), stamp("z")];
+    store.apply(2, body([putTask("a", 1, { nodeId: "x", slot: 9 })], [putTask("b", 99)]));
+    expect([stamp("x") === x, stamp("y") === y, stamp("z") === none]).toEqual([false, true, true]);
+    store.apply(3, body([putTask("b", 1, { nodeId: "z" })]));
+    expect([stamp("y") === y, stamp("z") === none]).toEqual([false, false]);
+    const z = stamp("z");
+    store.apply(4, body([putTask("a", 2, { nodeId: "z" })]));
+    expect([stamp("z") === z, stamp("x") === none]).toEqual([false, true]);
+    store.load({ ...store.save(), index: 5 });
+    expect(stamp("z")).not.toBe(z);
+  });
+
   test("assert on an index that the table does not have", () => {
     const tasks = createStore().view().table("tasks");
     expect(() => tasks.by("hostname" as never, "x")).toThrow("index hostname");

@@ -33,9 +33,15 @@ export class Table<R extends Stored> {
 
   /** Ids of the rows with this value, in order; good until the next write. */
   idsBy(index: string, value: string): readonly string[] {
-    const found = this.#indexes.get(index);
-    assert(found !== undefined, `index ${index} is one of the table's`);
-    return found.buckets.get(value)?.read() ?? [];
+    return this.#bucket(index, value)?.ids.read() ?? [];
+  }
+
+  /** The same object for as long as no row with this value came, went or changed. */
+  stampBy(index: string, value: string): object {
+    const bucket = this.#bucket(index, value);
+    if (bucket === undefined) return stampOfNothing;
+    bucket.stamp ??= {};
+    return bucket.stamp;
   }
 
   /** Why `row` may not be put: another row holds a value that must be unique. Null when it may. */
@@ -43,7 +49,7 @@ export class Table<R extends Stored> {
     for (const { definition, buckets } of this.#indexes.values()) {
       if (definition.unique === null) continue;
       for (const value of definition.valuesOf(row)) {
-        const holders = buckets.get(value)?.read() ?? [];
+        const holders = buckets.get(value)?.ids.read() ?? [];
         if (holders.some((id) => id !== row.id)) return definition.unique;
       }
     }
@@ -62,11 +68,26 @@ export class Table<R extends Stored> {
     this.#rows.set(after.id, after);
     if (before === undefined) this.#ids.add(after.id);
   }
+
+  #bucket(index: string, value: string): Bucket | undefined {
+    const found = this.#indexes.get(index);
+    assert(found !== undefined, `index ${index} is one of the table's`);
+    return found.buckets.get(value);
+  }
 }
+
+/** No rows are the same no rows everywhere. */
+const stampOfNothing: object = {};
 
 interface Index<R> {
   readonly definition: IndexDefinition<R>;
-  readonly buckets: Map<string, SortedIds>;
+  readonly buckets: Map<string, Bucket>;
+}
+/** The rows with one value. */
+interface Bucket {
+  readonly ids: SortedIds;
+  /** Made when somebody asks for it, forgotten when a row changes. */
+  stamp: object | null;
 }
 
 function reindex<R extends Stored>(
@@ -74,29 +95,18 @@ function reindex<R extends Stored>(
   before: R | undefined,
   after: R | undefined,
 ): void {
-  const old = new Set(before === undefined ? [] : definition.valuesOf(before));
-  const wanted = new Set(after === undefined ? [] : definition.valuesOf(after));
-  if (before !== undefined) {
-    for (const value of old) {
-      if (!wanted.has(value)) dropFrom(buckets, value, before.id);
-    }
+  const old = before === undefined ? [] : definition.valuesOf(before);
+  const wanted = after === undefined ? [] : definition.valuesOf(after);
+  const id = before?.id ?? after?.id;
+  assert(id !== undefined, "a replacement names a row");
+  for (const value of new Set([...old, ...wanted])) {
+    const bucket = buckets.get(value) ?? { ids: new SortedIds(), stamp: null };
+    bucket.stamp = null;
+    const wasThere = old.includes(value);
+    const staysThere = wanted.includes(value);
+    if (wasThere && !staysThere) bucket.ids.delete(id);
+    if (!wasThere && staysThere) bucket.ids.add(id);
+    if (bucket.ids.size === 0) buckets.delete(value);
+    else buckets.set(value, bucket);
   }
-  if (after !== undefined) {
-    for (const value of wanted) {
-      if (!old.has(value)) addTo(buckets, value, after.id);
-    }
-  }
-}
-
-function addTo(buckets: Map<string, SortedIds>, value: string, id: string): void {
-  const bucket = buckets.get(value) ?? new SortedIds();
-  bucket.add(id);
-  buckets.set(value, bucket);
-}
-
-function dropFrom(buckets: Map<string, SortedIds>, value: string, id: string): void {
-  const bucket = buckets.get(value);
-  assert(bucket !== undefined, `value ${value} of row ${id} is indexed`);
-  bucket.delete(id);
-  if (bucket.size === 0) buckets.delete(value);
 }

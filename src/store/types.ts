@@ -64,6 +64,8 @@ export interface TableView<T extends TableName> {
   all(): IterableIterator<Tables[T]>;
   /** Rows whose named index holds this value, in id order. Names are lower-cased; a task's slot is `serviceId/slotKey`. */
   by(index: Indexes[T], value: string): IterableIterator<Tables[T]>;
+  /** Stands for exactly the rows that `by` gives: the same object as long as they are the same rows. A key for what is worked out from them. */
+  stamp(index: Indexes[T], value: string): object;
 }
 /** The cluster at one index. Good until the next apply: read it in one go; reading a stale one is a bug that asserts. */
 export interface View {

@@ -46,6 +46,10 @@ function createTableView<T extends TableName>(
       fresh();
       return rowsOf(table, table.idsBy(index, value), fresh);
     },
+    stamp(index: Indexes[T], value: string): object {
+      fresh();
+      return table.stampBy(index, value);
+    },
   };
 }
 

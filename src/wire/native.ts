@@ -39,7 +39,7 @@ export interface OciMount {
   readonly source: string;
   readonly options: readonly string[];
 }
-/** An OCI runtime-spec 1.2 configuration, the part that we set. The core reads it as any OCI config.json. */
+/** An OCI runtime-spec 1.2 configuration, the part that we set. The core reads it like every OCI config.json. */
 export interface OciSpec {
   readonly ociVersion: string;
   readonly process: OciProcess;

@@ -181,21 +181,29 @@ test("a task that is to go before it has an address gets none; one on a network 
   expect(get(store, "b").status.error).toBe("network gone does not exist");
 });
 
-test("a thousand tasks are given addresses at a time, the rest at once after", () => {
+test.each<[string, number, number, number[]]>([
+  ["400 small tasks", 1000, 0, [400, 400, 200]],
+  ["half a megabyte of large ones", 12, 100_000, [6, 6, 0]],
+])("a decision takes %s, and the next one comes at once", (_name, count, filler, sizes) => {
   const store = createStore();
   commit(store, [putNetwork(aNetwork("n", { subnet: "10.16.0.0/16", gateway: "10.16.0.1" }))]);
-  const tasks = Array.from({ length: 1500 }, (_, i) =>
-    put(aTask(`t${i}`, { spec: on("n") }), null),
+  const container = { ...aTaskSpec().container, env: [`A=${"x".repeat(filler)}`] };
+  const spec = { ...on("n"), container };
+  commit(
+    store,
+    Array.from({ length: count }, (_, i) => put(aTask(`t${i}`, { spec }), null)),
   );
-  commit(store, tasks);
-  const first = allocatorController.reconcile("addresses", store.view(), now, random);
-  expect(first.lookAgainAt).toBe(now);
-  commit(store, ...first.groups);
-  const second = allocatorController.reconcile("addresses", store.view(), now, random);
-  expect(second.lookAgainAt).toBeNull();
-  commit(store, ...second.groups);
+  const taken: number[] = [];
+  for (const size of sizes) {
+    const decision = allocatorController.reconcile("addresses", store.view(), now, random);
+    expect(decision.lookAgainAt).toBe(taken.length < sizes.length - 1 ? now : null);
+    commit(store, ...decision.groups);
+    // Beside the tasks, a group writes its network.
+    taken.push(decision.groups.reduce((sum, group) => sum + group.length - 1, 0));
+    expect(taken.at(-1)).toBe(size);
+  }
   const all = [...store.view().table("tasks").all()].flatMap((task) => addresses(store, task.id));
-  expect(new Set(all).size).toBe(1500);
+  expect(new Set(all).size).toBe(count);
 });
 
 /**

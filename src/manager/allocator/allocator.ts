@@ -7,7 +7,9 @@ import type { Controller, Decision } from "../controller.ts";
 import { NetworkAddresses } from "./network-addresses.ts";
 
 /** Tasks that one decision gives addresses to; more are taken up by the next one. */
-export const tasksPerDecisionMax = 1_000;
+export const tasksPerDecisionMax = 400;
+/** Characters of JSON of all tasks of one decision: they may have to go in one group, and a group in one log entry (manager/limits.ts entryBytesMax). */
+export const decisionCharactersMax: number = 512 * 1024;
 
 /** There is one key: all new tasks are looked at together, because they may share networks. */
 const everything = "addresses";
@@ -50,16 +52,18 @@ function decide(view: View, now: InstantMs): Decision {
   const groups: ActionGroup[] = [];
   const bundles = new Bundles();
   let given = 0;
+  let characters = 0;
   for (const task of view.table("tasks").by("state", "new")) {
     // What is to be removed or shut down before it was placed needs no address any more.
     if (!isBefore(task.desired, "complete")) continue;
-    if (given === tasksPerDecisionMax) break;
+    if (given === tasksPerDecisionMax || characters >= decisionCharactersMax) break;
     const result = addresses.attach(task);
     if (result.kind === "waits") {
       if (task.status.error !== result.reason) groups.push([waiting(task, result.reason, now)]);
       continue;
     }
     given++;
+    characters += JSON.stringify(task).length;
     const networkIds = result.attachments.map((attachment) => attachment.networkId);
     bundles.add(networkIds, pending({ ...task, attachments: result.attachments }, now));
   }
@@ -67,7 +71,8 @@ function decide(view: View, now: InstantMs): Decision {
     // Writing the network's row is what keeps two leaders, or two entries under way, from giving one address twice.
     groups.push([...addresses.cursorsOf(networkIds), ...actions]);
   }
-  return { groups, lookAgainAt: given === tasksPerDecisionMax ? now : null };
+  const isCutShort = given === tasksPerDecisionMax || characters >= decisionCharactersMax;
+  return { groups, lookAgainAt: isCutShort ? now : null };
 }
 
 function pending(task: Task, now: InstantMs): Action {

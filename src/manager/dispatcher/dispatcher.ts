@@ -176,6 +176,10 @@ class LeaderDispatcher implements Dispatcher {
     let session: Session | null = null;
     channel.onMessage((message) => {
       if (this.#stopped) return;
+      if (!isMessage(message)) {
+        channel.close("a message is an object with a kind");
+        return;
+      }
       if (session !== null) {
         if (this.#sessions.get(session.nodeId) === session) this.#receive(session, message);
         return;
@@ -208,9 +212,9 @@ class LeaderDispatcher implements Dispatcher {
       const removed = cluster?.removedNodes.includes(peer.nodeId) === true;
       return this.#dismiss(channel, removed ? "removed" : "unknown-node");
     }
-    if (!isDescription(hello.description)) {
-      log.warn({ nodeId: node.id }, "a node's hello lacks its description");
-      channel.close("hello: the description lacks a field");
+    if (!isDescription(hello.description) || typeof hello.clusterAddress !== "string") {
+      log.warn({ nodeId: node.id }, "a node's hello is malformed");
+      channel.close("hello: the description or the address is malformed");
       return null;
     }
     const before = this.#sessions.get(node.id);
@@ -523,6 +527,11 @@ class LeaderDispatcher implements Dispatcher {
   #write(key: string, write: (view: View) => Action | null): void {
     this.#writer.write(key, write, () => {});
   }
+}
+
+/** What comes from a channel was decoded, not checked: no worker may bring the leader down with it. */
+function isMessage(message: unknown): message is ToManager {
+  return typeof message === "object" && message !== null && "kind" in message;
 }
 
 /** How long a session may be silent. */

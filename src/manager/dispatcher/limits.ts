@@ -28,3 +28,7 @@ export const writeRetryMs = 200;
 export const statusTextLengthMax = 4_096;
 /** Statuses of one message that are looked at; an agent sends far fewer. */
 export const statusesPerMessageMax = 10_000;
+/** Longest id of a container, in characters. */
+export const idLengthMax = 256;
+/** Longest description of a node as JSON, in characters: it is a row that every manager keeps. */
+export const descriptionLengthMax = 65_536;

@@ -5,7 +5,7 @@ import type { Task, TaskStatus } from "../../model/task.ts";
 import { isBefore, isTerminal, type TaskState } from "../../model/task-state.ts";
 import type { Action } from "../../store/types.ts";
 import type { StatusReport } from "../../wire/session.ts";
-import { statusTextLengthMax } from "./limits.ts";
+import { descriptionLengthMax, idLengthMax, statusTextLengthMax } from "./limits.ts";
 
 /** States that an agent says; the others are the managers' own. */
 const reportable: ReadonlySet<TaskState> = new Set<TaskState>([
@@ -57,7 +57,7 @@ export function checkedReport(report: unknown): StatusReport | null {
   if (typeof message !== "string" || !isNumber(at) || !isNumber(pid)) return null;
   if (error !== null && typeof error !== "string") return null;
   if (exitCode !== null && !isNumber(exitCode)) return null;
-  if (containerId !== null && typeof containerId !== "string") return null;
+  if (containerId !== null && !isShortText(containerId)) return null;
   return {
     taskId: report["taskId"],
     status: {
@@ -86,7 +86,8 @@ export function isDescription(value: unknown): value is NodeDescription {
     isNumber(value["underlayMtu"]) &&
     Array.isArray(value["routes"]) &&
     value["routes"].every((route) => typeof route === "string") &&
-    Object.values(value["engineLabels"]).every((label) => typeof label === "string")
+    Object.values(value["engineLabels"]).every((label) => typeof label === "string") &&
+    JSON.stringify(value).length <= descriptionLengthMax
   );
 }
 
@@ -99,6 +100,11 @@ function isSameStatus(a: TaskStatus, b: TaskStatus): boolean {
     a.containerId === b.containerId &&
     a.pid === b.pid
   );
+}
+
+/** An id, or something as short. */
+function isShortText(value: unknown): value is string {
+  return typeof value === "string" && value.length <= idLengthMax;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -21,16 +21,21 @@ async function worldWith(restart: RestartPolicy | null, plan: Partial<World["pla
   await world.clock.advance(200);
   return world;
 }
-const failing = { end: () => ({ afterMs: 100, state: "failed" }) } as const;
+const failing: Partial<World["plan"]> = { end: () => ({ afterMs: 100, state: "failed" }) };
 
 describe("a task that ends", () => {
   test("has a replacement at once that runs after 5 s", async () => {
     const world = await worldWith(null, failing);
     await world.clock.advance(100);
-    expect(world.tasks("web").map(({ desired }) => desired).sort()).toEqual(["ready", "shutdown"]);
+    expect(
+      world
+        .tasks("web")
+        .map(({ desired }) => desired)
+        .sort(),
+    ).toEqual(["ready", "shutdown"]);
     await world.clock.advance(4_800);
     expect(world.running("web")).toHaveLength(0);
-    await world.clock.advance(300);
+    await world.clock.advance(150);
     expect(world.running("web")).toHaveLength(1);
   });
 
@@ -83,7 +88,7 @@ describe("a task that ends", () => {
     world.loop.start();
     await world.clock.advance(2_500);
     expect(world.running("web")).toHaveLength(0);
-    await world.clock.advance(800);
+    await world.clock.advance(550);
     expect(world.running("web")).toHaveLength(1);
   });
 });
@@ -115,6 +120,11 @@ describe("a task that takes long to stop (D9)", () => {
     await world.clock.advance(69 * second);
     expect(world.running("web").map(({ spec }) => spec.forceUpdate)).toEqual([0]);
     await world.clock.advance(2 * second);
-    expect(world.running("web").map(({ spec }) => spec.forceUpdate).sort()).toEqual([0, 1]);
+    expect(
+      world
+        .running("web")
+        .map(({ spec }) => spec.forceUpdate)
+        .sort(),
+    ).toEqual([0, 1]);
   });
 });

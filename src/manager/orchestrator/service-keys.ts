@@ -1,10 +1,11 @@
 /** Which services a change makes worth another look. */
 import type { Node } from "../../model/node.ts";
 import type { ServiceMode } from "../../model/service.ts";
-import type { Task } from "../../model/task.ts";
+import { slotKey, type Task } from "../../model/task.ts";
 import { isBefore, isTerminal } from "../../model/task-state.ts";
 import type { Change, View } from "../../store/types.ts";
 import { isSame } from "./dirty.ts";
+import { lossOf } from "./slots.ts";
 
 /** Ids of the services of `mode` that `change` may concern. */
 export function* serviceKeysOf(
@@ -16,7 +17,7 @@ export function* serviceKeysOf(
     if (change.after?.spec.mode.kind === mode) yield change.after.id;
   } else if (change.table === "tasks") {
     const task = change.after ?? change.before;
-    if (task === null || !matters(change.before, change.after)) return;
+    if (task === null || !matters(change.before, change.after, view)) return;
     if (view.table("services").get(task.serviceId)?.spec.mode.kind === mode) yield task.serviceId;
   } else if (change.table === "nodes") {
     yield* servicesOfNode(change.before, change.after, view, mode);
@@ -30,14 +31,30 @@ export function* servicesOf(view: View, mode: ServiceMode["kind"]): Iterable<str
   }
 }
 
-/** States between which nothing is decided make no work: most of a start is of that kind. */
-function matters(before: Task | null, after: Task | null): boolean {
-  if (before === null || after === null) return true;
-  return (
-    before.desired !== after.desired ||
-    before.nodeId !== after.nodeId ||
-    phaseOf(before) !== phaseOf(after)
-  );
+/** Most of a task's start decides nothing, and makes no work: a look at a service costs as much as it has tasks. */
+function matters(before: Task | null, after: Task | null, view: View): boolean {
+  if (before === null || after === null || before.desired !== after.desired) return true;
+  const phase = phaseOf(after);
+  if (phase === phaseOf(before)) return false;
+  // Placed: on a node that was lost in that moment.
+  if (phase === 1) return lossOf(after, view) !== null;
+  // Running: of use to an update, and to whatever else is in the slot.
+  if (phase === 2) return isUpdating(after, view) || sharesSlot(after, view);
+  return true;
+}
+
+function isUpdating(task: Task, view: View): boolean {
+  const state = view.table("services").get(task.serviceId)?.updateStatus?.state;
+  return state === "updating" || state === "rollback_started";
+}
+
+function sharesSlot(task: Task, view: View): boolean {
+  let rows = 0;
+  for (const _row of view.table("tasks").by("slot", `${task.serviceId}/${slotKey(task)}`)) {
+    rows += 1;
+    if (rows > 1) return true;
+  }
+  return false;
 }
 
 function phaseOf({ status: { state } }: Task): number {

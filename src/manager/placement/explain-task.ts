@@ -4,7 +4,7 @@ import type { Task } from "../../model/task.ts";
 import { isBefore, isTerminal } from "../../model/task-state.ts";
 import { type NodeVerdict, verdictsOn } from "../../scheduler/explain.ts";
 import type { View } from "../../store/types.ts";
-import { nodeViews } from "./placement.ts";
+import { nodeViewsWithout } from "./node-views.ts";
 
 export interface TaskReasons {
   /** One sentence. */
@@ -18,7 +18,7 @@ export interface TaskReasons {
 export function explainTask(view: View, task: Task, now: InstantMs): TaskReasons {
   const nodes = isTerminal(task.status.state)
     ? []
-    : verdictsOn(task, nodeViews(view, now, task.id));
+    : verdictsOn(task, nodeViewsWithout(view, now, task.id));
   return { reason: reasonOf(view, task, now), since: task.status.at, nodes };
 }
 

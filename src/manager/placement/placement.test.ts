@@ -4,9 +4,11 @@ import { describe, expect, test } from "vitest";
 import type { Node } from "../../model/node.ts";
 import type { Task } from "../../model/task.ts";
 import { aNode, aStatus, aTask, aTaskSpec, instant } from "../../model/testing/rows.ts";
+import { failureMemoryMs } from "../../scheduler/node-view.ts";
 import { createStore } from "../../store/store.ts";
 import type { Action, ActionGroup, Committed, Store } from "../../store/types.ts";
 import { explainTask } from "./explain-task.ts";
+import { nodeViews } from "./node-views.ts";
 import { placementController } from "./placement.ts";
 
 const now = instant(60_000);
@@ -157,6 +159,25 @@ describe("placement wakes", () => {
     const store = createStore();
     expect(wakes(store, putNode(aNode("n")))).toBe(false);
   });
+});
+
+test("what is remembered of a node gives way when its tasks change or a failure is old enough to forget", () => {
+  const store = createStore();
+  const failed = Array.from({ length: 5 }, (_, i) => {
+    const status = aStatus({ state: "failed", appliedAt: instant(0) });
+    return putTask(aTask(`f${i}`, { nodeId: "a", status }));
+  });
+  commit(store, [putNode(aNode("a")), putNode(aNode("b")), ...failed]);
+  const at = (ms: number): readonly number[] =>
+    nodeViews(store.view(), instant(ms)).map((view) => view.failuresOf.get("service/1") ?? 0);
+  const first = nodeViews(store.view(), instant(1));
+  expect(at(1)).toEqual([5, 0]);
+  expect(nodeViews(store.view(), instant(2))[0]).toBe(first[0]);
+  expect(at(failureMemoryMs)).toEqual([0, 0]);
+  commit(store, [putTask(pending("t"))]);
+  expect(nodeViews(store.view(), now)[1]).toBe(first[1]);
+  commit(store, ...decide(store));
+  expect(nodeViews(store.view(), now).map((view) => view.activeTasks)).toEqual([0, 1]);
 });
 
 describe("explainTask", () => {

@@ -3,10 +3,11 @@ import type { InstantMs } from "../../lib/clock.ts";
 import type { Node } from "../../model/node.ts";
 import type { Task } from "../../model/task.ts";
 import { isBefore } from "../../model/task-state.ts";
-import { isActive, type NodeView, nodeViewOf, occupies } from "../../scheduler/node-view.ts";
+import { isActive, occupies } from "../../scheduler/node-view.ts";
 import { schedule } from "../../scheduler/place.ts";
 import type { Action, ActionGroup, Change, View } from "../../store/types.ts";
 import type { Controller, Decision } from "../controller.ts";
+import { nodeViews } from "./node-views.ts";
 
 /** There is one key: tasks compete for the same nodes, so all that wait are placed together. */
 const everything = "placement";
@@ -17,20 +18,6 @@ export const placementController: Controller = {
   keysAtStart: () => [everything],
   reconcile: (_key, view, now): Decision => ({ groups: decide(view, now), lookAgainAt: null }),
 };
-
-/** Every node with what the tasks on it leave free, in id order. `leaveOut`: a task that is not to be counted. */
-export function nodeViews(view: View, now: InstantMs, leaveOut?: string): readonly NodeView[] {
-  return [...view.table("nodes").all()].map((node) => {
-    const tasks = view.table("tasks").by("node", node.id);
-    return nodeViewOf(node, leaveOut === undefined ? tasks : without(tasks, leaveOut), now);
-  });
-}
-
-function* without(tasks: Iterable<Task>, id: string): Generator<Task> {
-  for (const task of tasks) {
-    if (task.id !== id) yield task;
-  }
-}
 
 /** A task came to wait, or something changed that may let a waiting one go. */
 function matters(change: Change, view: View): boolean {

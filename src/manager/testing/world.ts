@@ -37,6 +37,8 @@ export interface World {
   plan: Plan;
   /** Nodes that lost power: nothing is heard from them. */
   readonly dark: Set<string>;
+  /** Gives a node its power back: it goes on with its tasks as they are wanted now. */
+  relight(nodeId: string): void;
   addNodes(...ids: readonly string[]): void;
   setNode(id: string, changed: Partial<Node>): void;
   createService(id: string, spec: ServiceSpec): void;
@@ -75,6 +77,10 @@ export function createWorld(controllers: readonly Controller[], seed = 1, histor
     mostRunning,
     plan: healthy,
     dark: new Set(),
+    relight(nodeId) {
+      world.dark.delete(nodeId);
+      for (const task of [...store.view().table("tasks").by("node", nodeId)]) act(task);
+    },
     addNodes(...ids) {
       for (const id of ids) proposer.commit([add("nodes", testNode(id))]);
     },
@@ -199,7 +205,8 @@ const testPlacement: Controller = {
     }
     const groups: ActionGroup[] = [];
     for (const task of waiting) {
-      const nodeId = task.nodeId ?? leastLoaded(load, view.table("nodes").get.bind(view.table("nodes")));
+      const nodeId =
+        task.nodeId ?? leastLoaded(load, view.table("nodes").get.bind(view.table("nodes")));
       if (nodeId === null) continue;
       load.set(nodeId, (load.get(nodeId) ?? 0) + 1);
       groups.push([assigned(task, nodeId, now)]);

@@ -127,12 +127,15 @@ export class Cluster {
     const peer = this.peer(id);
     if (peer.core === null || !peer.core.hasReady()) return;
     const ready = peer.core.ready();
-    if (crash === "before-save") return this.crash(id);
-    peer.disk.save(ready);
-    this.#checkLeader(peer, ready);
-    if (crash === "before-send") return this.crash(id);
-    this.network.push(...ready.messages);
-    if (crash === "before-advance") return this.crash(id);
+    if (crash !== "before-save") {
+      peer.disk.save(ready);
+      this.#checkLeader(peer, ready);
+      if (crash !== "before-send") this.network.push(...ready.messages);
+    }
+    if (crash !== null) {
+      this.crash(id);
+      return;
+    }
     if (ready.snapshot !== null) peer.install(ready.snapshot);
     for (const entry of ready.committed) this.#apply(peer, entry);
     peer.reads.push(...ready.reads);

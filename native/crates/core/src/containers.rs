@@ -72,9 +72,15 @@ enum Broken {
 
 impl Containers {
     /// No container yet; `recover` finds those that are there.
-    pub fn new(store: Store, zygote: Zygote, driver: Box<dyn Driver>, cgroup_parent: String) -> Result<Arc<Self>, Failure> {
+    pub fn new(
+        store: Store,
+        zygote: Zygote,
+        driver: Box<dyn Driver>,
+        cgroup_parent: String,
+    ) -> Result<Arc<Self>, Failure> {
         let reaper = Reaper::start().map_err(|error| Failure::io("starting the reaper", &error))?;
-        let watcher = Watcher::new().map_err(|error| Failure::io("starting the watcher", &error))?;
+        let watcher =
+            Watcher::new().map_err(|error| Failure::io("starting the watcher", &error))?;
         Ok(Arc::new(Self {
             store,
             hub: Hub::default(),
@@ -92,22 +98,28 @@ impl Containers {
     /// The network half, made after the containers it asks about.
     pub fn set_net(&self, net: NetHandler) {
         assert!(self.net.set(net).is_ok(), "the network handler is set once");
-        for (id, entry) in self.lock().iter() {
-            if entry.status != Status::Stopped {
-                self.net().container_started(id);
-            }
+        // The network half asks back for each namespace, so that the table must not be locked here.
+        let running: Vec<String> = self
+            .lock()
+            .iter()
+            .filter(|(_, entry)| entry.status != Status::Stopped)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in running {
+            self.net().container_started(&id);
         }
     }
 
     /// The network half.
     pub fn net(&self) -> &NetHandler {
-        self.net.get().expect("set before the first connection is served")
+        self.net
+            .get()
+            .expect("set before the first connection is served")
     }
 
     /// The network namespace of a container that has processes.
     pub fn network_namespace(&self, id: &str) -> Option<PathBuf> {
-        // No lock is held over calls into the network half but in `set_net`, which starts before anything is served.
-        let table = self.table.try_lock().ok()?;
+        let table = self.lock();
         let entry = table.get(id)?;
         (entry.pid > 0).then(|| PathBuf::from(format!("/proc/{}/ns/net", entry.pid)))
     }
@@ -119,7 +131,8 @@ impl Containers {
     /// Makes a container up to the parked init; gives its pid.
     pub fn create(&self, mut create: Create) -> Result<i32, Failure> {
         if create.spec.linux.cgroups_path.is_empty() {
-            create.spec.linux.cgroups_path = format!("{}/{}", self.cgroup_parent, create.container_id);
+            create.spec.linux.cgroups_path =
+                format!("{}/{}", self.cgroup_parent, create.container_id);
         }
         let create = Plan::new(create)?.create;
         let id = create.container_id.clone();
@@ -144,10 +157,13 @@ impl Containers {
             Ok((pid, created_at_ms, control)) => {
                 let token = self.watcher.token();
                 let entry = table.get_mut(&id).expect("reserved above");
-                (entry.phase, entry.token, entry.pid, entry.created_at_ms) = (Phase::Here, token, pid, created_at_ms);
+                (entry.phase, entry.token, entry.pid, entry.created_at_ms) =
+                    (Phase::Here, token, pid, created_at_ms);
                 entry.pid_start_time = proc::start_time(pid).unwrap_or(0);
                 drop(table);
-                self.watcher.add(token, control).map_err(|error| Failure::io(format!("watching container {id}"), &error))?;
+                self.watcher
+                    .add(token, control)
+                    .map_err(|error| Failure::io(format!("watching container {id}"), &error))?;
                 Ok(pid)
             }
             Err(failure) => {
@@ -161,15 +177,24 @@ impl Containers {
         let doing = format!("creating container {id}");
         let mut table = self.lock();
         if table.contains_key(id) {
-            return Err(Failure::new(FailureCode::AlreadyExists, doing, "the id is taken until that container is deleted"));
+            return Err(Failure::new(
+                FailureCode::AlreadyExists,
+                doing,
+                "the id is taken until that container is deleted",
+            ));
         }
         let directory = PathBuf::from(&create.rootfs.directory);
         let cgroup = create.spec.linux.cgroups_path.clone();
-        if let Some((other, _)) = table.iter().find(|(_, entry)| entry.directory == directory || entry.cgroup == cgroup) {
+        if let Some((other, _)) = table
+            .iter()
+            .find(|(_, entry)| entry.directory == directory || entry.cgroup == cgroup)
+        {
             return Err(Failure::new(
                 FailureCode::Conflict,
                 doing,
-                format!("rootfs.directory or linux.cgroupsPath is already used by container {other}; give each its own"),
+                format!(
+                    "rootfs.directory or linux.cgroupsPath is already used by container {other}; give each its own"
+                ),
             ));
         }
         let entry = Entry {
@@ -190,8 +215,11 @@ impl Containers {
 
     fn make(&self, create: &Create) -> Result<(i32, u64, OwnedFd), Broken> {
         let id = &create.container_id;
-        let doing = |error: std::io::Error| Broken::Failed(Failure::io(format!("creating container {id}"), &error));
-        self.clear_stale_root(Path::new(&create.rootfs.directory)).map_err(doing)?;
+        let doing = |error: std::io::Error| {
+            Broken::Failed(Failure::io(format!("creating container {id}"), &error))
+        };
+        self.clear_stale_root(Path::new(&create.rootfs.directory))
+            .map_err(doing)?;
         let path = self.store.creating(id);
         let outcome = self.attempt(create);
         match outcome {
@@ -202,7 +230,9 @@ impl Containers {
                 Err(Broken::Failed(failure))
             }
             Err(Broken::Vanished) => {
-                self.store.roll_back(self.driver.as_ref(), &path).map_err(Broken::Failed)?;
+                self.store
+                    .roll_back(self.driver.as_ref(), &path)
+                    .map_err(Broken::Failed)?;
                 // It died after committing: the container is there, and dead.
                 if self.store.container(id).exists() {
                     self.bury(id, create).map_err(Broken::Failed)?;
@@ -214,10 +244,17 @@ impl Containers {
 
     fn attempt(&self, create: &Create) -> Result<(i32, u64, OwnedFd), Broken> {
         let id = &create.container_id;
-        let doing = |error: std::io::Error| Broken::Failed(Failure::io(format!("creating container {id}"), &error));
-        let dir = self.store.begin(self.driver.as_ref(), create).map_err(Broken::Failed)?;
+        let doing = |error: std::io::Error| {
+            Broken::Failed(Failure::io(format!("creating container {id}"), &error))
+        };
+        let dir = self
+            .store
+            .begin(self.driver.as_ref(), create)
+            .map_err(Broken::Failed)?;
         let (control, theirs) = socket::pair().map_err(doing)?;
-        self.zygote.monitor(theirs.as_fd(), dir.as_fd()).map_err(Broken::Failed)?;
+        self.zygote
+            .monitor(theirs.as_fd(), dir.as_fd())
+            .map_err(Broken::Failed)?;
         // From here the monitor alone holds the lock and the other end.
         drop((theirs, dir));
         match hear(&control) {
@@ -247,17 +284,22 @@ impl Containers {
         let doing = format!("starting container {id}");
         let status = self.with(id, |entry| entry.status)?;
         if status != Status::Created {
-            return Err(Failure::new(FailureCode::Conflict, doing, "it has been started already; delete it and create another"));
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                doing,
+                "it has been started already; delete it and create another",
+            ));
         }
         self.net().container_started(id);
         match self.command(id, &Command::Start) {
-            Ok(Message::Done) => {
-                let mut table = self.lock();
-                if let Some(entry) = table.get_mut(id)
-                    && entry.status == Status::Created
+            Ok(Message::Started { started_at_ms }) => {
+                // Its end may have been heard of first.
+                if let Some(entry) = self
+                    .lock()
+                    .get_mut(id)
+                    .filter(|entry| entry.status == Status::Created)
                 {
-                    entry.status = Status::Running;
-                    entry.started_at_ms = Some(process::now_ms());
+                    (entry.status, entry.started_at_ms) = (Status::Running, Some(started_at_ms));
                 }
                 Ok(())
             }
@@ -269,7 +311,11 @@ impl Containers {
             }
             Ok(_) | Err(_) => {
                 self.wait_exit(id, KILL_TIMEOUT_MS);
-                Err(Failure::new(FailureCode::Conflict, doing, "it has ended before it could be started"))
+                Err(Failure::new(
+                    FailureCode::Conflict,
+                    doing,
+                    "it has ended before it could be started",
+                ))
             }
         }
     }
@@ -279,13 +325,27 @@ impl Containers {
         let doing = format!("signalling container {id} with {signal:?}");
         let number = signals::number(signal)
             .ok_or_else(|| Failure::invalid(&doing, format!("Invalid signal: {signal}")))?;
-        let not_running = || Failure::new(FailureCode::Conflict, &doing, format!("container {id} is not running"));
+        let not_running = || {
+            Failure::new(
+                FailureCode::Conflict,
+                &doing,
+                format!("container {id} is not running"),
+            )
+        };
         if self.with(id, |entry| entry.status)? == Status::Stopped {
             return Err(not_running());
         }
-        match self.command(id, &Command::Kill { signal: number, all }) {
+        match self.command(
+            id,
+            &Command::Kill {
+                signal: number,
+                all,
+            },
+        ) {
             Ok(Message::Done) => Ok(()),
-            Ok(Message::Failed { failure }) if failure.errno == Some(libc::ESRCH) => Err(not_running()),
+            Ok(Message::Failed { failure }) if failure.errno == Some(libc::ESRCH) => {
+                Err(not_running())
+            }
             Ok(Message::Failed { failure }) => Err(failure),
             // The monitor goes only when the container has.
             Ok(_) | Err(_) => Err(not_running()),
@@ -299,10 +359,18 @@ impl Containers {
             let mut table = self.lock();
             let entry = visible(&mut table, id)?;
             if entry.phase == Phase::Deleting {
-                return Err(Failure::new(FailureCode::Conflict, doing, "it is being deleted already"));
+                return Err(Failure::new(
+                    FailureCode::Conflict,
+                    doing,
+                    "it is being deleted already",
+                ));
             }
             if entry.status == Status::Running && !force {
-                return Err(Failure::new(FailureCode::Conflict, doing, "it is running; stop it first or use force"));
+                return Err(Failure::new(
+                    FailureCode::Conflict,
+                    doing,
+                    "it is running; stop it first or use force",
+                ));
             }
             entry.phase = Phase::Deleting;
             (entry.status, entry.cgroup.clone(), entry.directory.clone())
@@ -334,14 +402,22 @@ impl Containers {
             return Ok(());
         }
         // A monitor that is gone has left a record, or will be taken over: either way the exit comes.
-        drop(self.command(id, &Command::Kill { signal: libc::SIGKILL, all: true }));
+        drop(self.command(
+            id,
+            &Command::Kill {
+                signal: libc::SIGKILL,
+                all: true,
+            },
+        ));
         if self.wait_exit(id, KILL_TIMEOUT_MS) {
             return Ok(());
         }
         Err(Failure::new(
             FailureCode::System,
             format!("killing container {id}"),
-            format!("its processes are still there {KILL_TIMEOUT_MS} ms after SIGKILL; one of them hangs in the kernel"),
+            format!(
+                "its processes are still there {KILL_TIMEOUT_MS} ms after SIGKILL; one of them hangs in the kernel"
+            ),
         ))
     }
 
@@ -353,8 +429,11 @@ impl Containers {
     /// Every container that is there.
     pub fn list(&self) -> Vec<Container> {
         let table = self.lock();
-        let mut all: Vec<Container> =
-            table.iter().filter(|(_, entry)| entry.phase != Phase::Creating).map(|(id, entry)| tell(id, entry)).collect();
+        let mut all: Vec<Container> = table
+            .iter()
+            .filter(|(_, entry)| entry.phase != Phase::Creating)
+            .map(|(id, entry)| tell(id, entry))
+            .collect();
         all.sort_by(|a, b| a.container_id.cmp(&b.container_id));
         all
     }
@@ -370,7 +449,12 @@ impl Containers {
         let table = self.lock();
         table
             .iter()
-            .filter_map(|(id, entry)| Some(hub::encode(&Event::Exit { container_id: id.clone(), exit: entry.exit.clone()? })))
+            .filter_map(|(id, entry)| {
+                Some(hub::encode(&Event::Exit {
+                    container_id: id.clone(),
+                    exit: entry.exit.clone()?,
+                }))
+            })
             .collect()
     }
 
@@ -388,14 +472,21 @@ impl Containers {
             if left.is_zero() {
                 return false;
             }
-            table = self.changed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
+            table = self
+                .changed
+                .wait_timeout(table, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         true
     }
 
     /// Asks the container's monitor over a connection of its own.
     fn command(&self, id: &str, command: &Command) -> std::io::Result<Message> {
-        let dir = file::open(&self.store.container(id).to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let dir = file::open(
+            &self.store.container(id).to_string_lossy(),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )?;
         let monitor = socket::connect(dir.as_fd(), records::MONITOR_SOCKET)?;
         socket::send(monitor.as_fd(), &records::encode(command))?;
         hear(&monitor)
@@ -403,7 +494,11 @@ impl Containers {
 
     /// What the watcher brings.
     pub fn heard(self: &Arc<Self>, token: Token, heard: Heard) {
-        let id = self.lock().iter().find(|(_, entry)| entry.token == token).map(|(id, _)| id.clone());
+        let id = self
+            .lock()
+            .iter()
+            .find(|(_, entry)| entry.token == token)
+            .map(|(id, _)| id.clone());
         let Some(id) = id else { return };
         match heard {
             Some(Message::Exit { record }) => self.exited(&id, token, record),
@@ -416,14 +511,22 @@ impl Containers {
     /// Notes an exit once and tells it.
     fn exited(&self, id: &str, token: Token, record: ExitRecord) {
         let mut table = self.lock();
-        let Some(entry) = table.get_mut(id).filter(|entry| entry.token == token && entry.exit.is_none()) else { return };
+        let Some(entry) = table
+            .get_mut(id)
+            .filter(|entry| entry.token == token && entry.exit.is_none())
+        else {
+            return;
+        };
         entry.status = Status::Stopped;
         entry.pid = 0;
         entry.started_at_ms = record.started_at_ms.or(entry.started_at_ms);
         entry.exit = Some(record.exit.clone());
         drop(table);
         self.changed.notify_all();
-        self.hub.tell(&Event::Exit { container_id: id.to_owned(), exit: record.exit });
+        self.hub.tell(&Event::Exit {
+            container_id: id.to_owned(),
+            exit: record.exit,
+        });
     }
 
     /// The connection to a monitor closed: it has finished, or it was killed and the container is ended in its place.
@@ -437,7 +540,9 @@ impl Containers {
             return;
         }
         let (this, name) = (Arc::clone(self), id.to_owned());
-        let taken = std::thread::Builder::new().name("takeover".into()).spawn(move || this.take_over(&name, token));
+        let taken = std::thread::Builder::new()
+            .name("takeover".into())
+            .spawn(move || this.take_over(&name, token));
         if taken.is_err() {
             self.take_over(id, token);
         }
@@ -445,7 +550,11 @@ impl Containers {
 
     /// Nobody can know the exit code of a container whose monitor died; it is ended and said to be unknown.
     fn take_over(&self, id: &str, token: Token) {
-        let Ok((pid, pid_start_time, cgroup)) = self.with(id, |entry| (entry.pid, entry.pid_start_time, entry.cgroup.clone())) else { return };
+        let Ok((pid, pid_start_time, cgroup)) = self.with(id, |entry| {
+            (entry.pid, entry.pid_start_time, entry.cgroup.clone())
+        }) else {
+            return;
+        };
         self.kill_orphan(pid, pid_start_time, &cgroup);
         let record = unknown_exit();
         // What cannot be written is still told; a restart finds the container without monitor and comes here again.
@@ -472,10 +581,17 @@ impl Containers {
     /// Finds what an earlier core left: rolls back creations, finishes deletions, adopts containers. Before anything is served.
     pub fn recover(self: &Arc<Self>) -> Result<(), Failure> {
         let names = self.store.names()?;
-        for name in names.iter().filter(|name| name.starts_with(records::CREATING)) {
-            self.store.roll_back(self.driver.as_ref(), &self.store.root.join(name))?;
+        for name in names
+            .iter()
+            .filter(|name| name.starts_with(records::CREATING))
+        {
+            self.store
+                .roll_back(self.driver.as_ref(), &self.store.root.join(name))?;
         }
-        for name in names.iter().filter(|name| name.starts_with(records::DELETING)) {
+        for name in names
+            .iter()
+            .filter(|name| name.starts_with(records::DELETING))
+        {
             let remains = store::remains(&self.store.root.join(name));
             for path in &remains {
                 // What cannot be removed is tried again at the next start.
@@ -483,7 +599,12 @@ impl Containers {
             }
         }
         // Read anew: a creation may have been committed while it was waited for.
-        for id in self.store.names()?.into_iter().filter(|name| !name.starts_with('.')) {
+        for id in self
+            .store
+            .names()?
+            .into_iter()
+            .filter(|name| !name.starts_with('.'))
+        {
             self.adopt(&id)?;
         }
         Ok(())
@@ -491,7 +612,10 @@ impl Containers {
 
     fn adopt(self: &Arc<Self>, id: &str) -> Result<(), Failure> {
         let dir = self.store.container(id);
-        let (Some(create), Some(state)) = (store::read::<Create>(&dir, records::CREATE_FILE), store::read_state(&dir)) else {
+        let (Some(create), Some(state)) = (
+            store::read::<Create>(&dir, records::CREATE_FILE),
+            store::read_state(&dir),
+        ) else {
             return Err(Failure::new(
                 FailureCode::System,
                 format!("adopting {}", dir.display()),
@@ -504,8 +628,16 @@ impl Containers {
         let entry = Entry {
             phase: Phase::Here,
             token,
-            status: if exit.is_some() { Status::Stopped } else { Status::Created },
-            pid: if exit.is_some() || !same_boot { 0 } else { state.pid },
+            status: if exit.is_some() {
+                Status::Stopped
+            } else {
+                Status::Created
+            },
+            pid: if exit.is_some() || !same_boot {
+                0
+            } else {
+                state.pid
+            },
             pid_start_time: state.pid_start_time,
             created_at_ms: state.created_at_ms,
             started_at_ms: exit.as_ref().and_then(|record| record.started_at_ms),
@@ -524,7 +656,9 @@ impl Containers {
                 if let Some(entry) = self.lock().get_mut(id) {
                     (entry.status, entry.started_at_ms) = (status, started_at_ms);
                 }
-                self.watcher.add(token, monitor).map_err(|error| Failure::io(format!("watching container {id}"), &error))
+                self.watcher
+                    .add(token, monitor)
+                    .map_err(|error| Failure::io(format!("watching container {id}"), &error))
             }
             // Ended meanwhile, or the monitor is dead.
             None => {
@@ -538,11 +672,18 @@ impl Containers {
     }
 
     fn subscribe(&self, id: &str) -> Option<(OwnedFd, Status, Option<u64>)> {
-        let dir = file::open(&self.store.container(id).to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
+        let dir = file::open(
+            &self.store.container(id).to_string_lossy(),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )
+        .ok()?;
         let monitor = socket::connect(dir.as_fd(), records::MONITOR_SOCKET).ok()?;
         socket::send(monitor.as_fd(), &records::encode(&Command::Subscribe)).ok()?;
         match hear(&monitor).ok()? {
-            Message::Status { status, started_at_ms } => Some((monitor, status, started_at_ms)),
+            Message::Status {
+                status,
+                started_at_ms,
+            } => Some((monitor, status, started_at_ms)),
             _ => None,
         }
     }
@@ -566,7 +707,11 @@ fn unknown_exit() -> ExitRecord {
 fn visible<'a>(table: &'a mut HashMap<String, Entry>, id: &str) -> Result<&'a mut Entry, Failure> {
     match table.get_mut(id) {
         Some(entry) if entry.phase != Phase::Creating => Ok(entry),
-        _ => Err(Failure::new(FailureCode::NotFound, format!("looking for container {id}"), format!("No such container: {id}"))),
+        _ => Err(Failure::new(
+            FailureCode::NotFound,
+            format!("looking for container {id}"),
+            format!("No such container: {id}"),
+        )),
     }
 }
 
@@ -589,5 +734,6 @@ fn hear(monitor: &OwnedFd) -> std::io::Result<Message> {
     if length == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    serde_json::from_slice(&buffer[..length]).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    serde_json::from_slice(&buffer[..length])
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }

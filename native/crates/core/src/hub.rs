@@ -18,7 +18,9 @@ impl Peer {
     /// Wraps the connection.
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
-        Ok(Self { stream: Mutex::new(stream) })
+        Ok(Self {
+            stream: Mutex::new(stream),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, UnixStream> {
@@ -49,7 +51,11 @@ impl Hub {
     pub fn join(&self, peer: &Arc<Peer>, reply: &[u8]) {
         let mut stream = peer.lock();
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|known| known.upgrade().is_some_and(|known| !Arc::ptr_eq(&known, peer)));
+        peers.retain(|known| {
+            known
+                .upgrade()
+                .is_some_and(|known| !Arc::ptr_eq(&known, peer))
+        });
         peers.push(Arc::downgrade(peer));
         drop(peers);
         send_locked(&mut stream, reply);
@@ -58,8 +64,13 @@ impl Hub {
     /// Tells everyone.
     pub fn tell(&self, event: &Event) {
         let body = encode(event);
-        let peers: Vec<Arc<Peer>> =
-            self.peers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let peers: Vec<Arc<Peer>> = self
+            .peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for peer in peers {
             peer.send(&body);
         }

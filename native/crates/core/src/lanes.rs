@@ -28,19 +28,34 @@ struct State {
 impl Lane {
     /// A lane without threads yet.
     pub fn new(name: &'static str, threads_max: usize, waiting_max: usize) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::new(State::default()), work: Condvar::new() });
-        Self { shared, name, threads_max, waiting_max }
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            work: Condvar::new(),
+        });
+        Self {
+            shared,
+            name,
+            threads_max,
+            waiting_max,
+        }
     }
 
     /// Queues a job; false when the lane is full (or no thread can be had), and the job will not run.
     pub fn push(&self, job: Job) -> bool {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if state.jobs.len() >= self.waiting_max {
             return false;
         }
         if state.idle <= state.jobs.len() && state.threads < self.threads_max {
             let shared = Arc::clone(&self.shared);
-            match std::thread::Builder::new().name(self.name.into()).spawn(move || shared.run()) {
+            match std::thread::Builder::new()
+                .name(self.name.into())
+                .spawn(move || shared.run())
+            {
                 Ok(_) => state.threads += 1,
                 Err(_) if state.threads == 0 => return false,
                 // The threads there are will come to it.
@@ -64,7 +79,10 @@ impl Shared {
                 state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             } else {
                 state.idle += 1;
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
             }
         }

@@ -42,7 +42,15 @@ impl LogFile {
         let path = PathBuf::from(&log.path);
         let file = append(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file, size, size_max: log.max_size_bytes, files_max: log.max_files, lost: 0, record: Vec::new() })
+        Ok(Self {
+            path,
+            file,
+            size,
+            size_max: log.max_size_bytes,
+            files_max: log.max_files,
+            lost: 0,
+            record: Vec::new(),
+        })
     }
 
     /// Writes the records of these pieces in as few writes as rotation allows. A failed write is counted, not retried:
@@ -52,7 +60,10 @@ impl LogFile {
         record.clear();
         let mut records = 0;
         for piece in pieces {
-            if self.size_max.is_some_and(|most| self.size + record.len() as u64 >= most) {
+            if self
+                .size_max
+                .is_some_and(|most| self.size + record.len() as u64 >= most)
+            {
                 self.flush(&record, records);
                 record.clear();
                 records = 0;
@@ -95,7 +106,9 @@ impl LogFile {
                 // Missing ones are the normal case of a young log.
                 drop(fs::rename(numbered(number), numbered(number + 1)));
             }
-            fs::rename(&self.path, numbered(1)).and_then(|()| append(&self.path)).map(|file| self.file = file)
+            fs::rename(&self.path, numbered(1))
+                .and_then(|()| append(&self.path))
+                .map(|file| self.file = file)
         };
         // When it failed: growing over the limit loses less than writing nothing; the next round tries again.
         drop(rotated);
@@ -105,7 +118,11 @@ impl LogFile {
 
 fn append(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
 }
 
 /// Seconds and nanoseconds since the epoch.
@@ -118,8 +135,13 @@ pub struct Timestamp {
 impl Timestamp {
     /// The clock's.
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: since.subsec_nanos(),
+        }
     }
 
     /// RFC 3339 with as many digits as are needed, as Go's RFC3339Nano.
@@ -151,7 +173,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -248,7 +274,11 @@ fn whole_characters(piece: &[u8]) -> usize {
             0x80..=0xbf => continue,
             _ => 1,
         };
-        return if at + width > piece.len() { at } else { piece.len() };
+        return if at + width > piece.len() {
+            at
+        } else {
+            piece.len()
+        };
     }
     piece.len()
 }
@@ -257,7 +287,10 @@ fn whole_characters(piece: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const NOON: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 120_000_000 };
+    const NOON: Timestamp = Timestamp {
+        seconds: 1_700_000_000,
+        nanoseconds: 120_000_000,
+    };
 
     fn frame(parts: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut framer = Framer::default();
@@ -272,10 +305,16 @@ mod tests {
 
     #[test]
     fn framer_gives_lines_and_pieces_and_loses_nothing() {
-        assert_eq!(frame(&[b"a\nb", b"c\n", b"tail"]), [b"a\n".to_vec(), b"bc\n".to_vec(), b"tail".to_vec()]);
+        assert_eq!(
+            frame(&[b"a\nb", b"c\n", b"tail"]),
+            [b"a\n".to_vec(), b"bc\n".to_vec(), b"tail".to_vec()]
+        );
         let long = vec![b'x'; PIECE_BYTES_MAX * 2 + 5];
         let pieces = frame(&[&long, b"\n"]);
-        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 6]);
+        assert_eq!(
+            pieces.iter().map(Vec::len).collect::<Vec<_>>(),
+            [PIECE_BYTES_MAX, PIECE_BYTES_MAX, 6]
+        );
         let mut euro = vec![b'x'; PIECE_BYTES_MAX - 1];
         euro.extend_from_slice("€\n".as_bytes());
         let pieces = frame(&[&euro]);
@@ -286,7 +325,12 @@ mod tests {
     #[test]
     fn record_is_as_docker_writes_it() {
         let mut to = Vec::new();
-        append_record(&mut to, b"a\"b\\<&>\t\x01\xff\xe2\x82\xac\n", Stream::Stderr, NOON);
+        append_record(
+            &mut to,
+            b"a\"b\\<&>\t\x01\xff\xe2\x82\xac\n",
+            Stream::Stderr,
+            NOON,
+        );
         assert_eq!(
             String::from_utf8(to).expect("utf-8"),
             "{\"log\":\"a\\\"b\\\\\\u003c\\u0026\\u003e\\t\\u0001\\ufffd€\\n\",\"stream\":\"stderr\",\"time\":\"2023-11-14T22:13:20.12Z\"}\n"
@@ -300,7 +344,14 @@ mod tests {
             (951_782_400, 1, "2000-02-29T00:00:00.000000001Z"),
             (4_107_542_399, 500_000_000, "2100-02-28T23:59:59.5Z"),
         ] {
-            assert_eq!(Timestamp { seconds, nanoseconds }.rfc3339(), want);
+            assert_eq!(
+                Timestamp {
+                    seconds,
+                    nanoseconds
+                }
+                .rfc3339(),
+                want
+            );
         }
     }
 
@@ -309,24 +360,47 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("shoal-log-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("dir");
         let path = dir.join("json.log");
-        let log = Log { path: path.display().to_string(), max_size_bytes: Some(150), max_files: 3 };
+        let log = Log {
+            path: path.display().to_string(),
+            max_size_bytes: Some(150),
+            max_files: 3,
+        };
         let mut file = LogFile::open(&log).expect("open");
         for number in 0..20 {
-            file.write(Stream::Stdout, &[format!("line {number}\n").as_bytes()], NOON);
+            file.write(
+                Stream::Stdout,
+                &[format!("line {number}\n").as_bytes()],
+                NOON,
+            );
         }
         assert_eq!(file.lost, 0);
-        let mut names: Vec<String> =
-            fs::read_dir(&dir).expect("list").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(&dir)
+            .expect("list")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         assert_eq!(names, ["json.log", "json.log.1", "json.log.2"]);
-        let all = ["json.log.2", "json.log.1", "json.log"].map(|name| fs::read_to_string(dir.join(name)).expect("read")).concat();
+        let all = ["json.log.2", "json.log.1", "json.log"]
+            .map(|name| fs::read_to_string(dir.join(name)).expect("read"))
+            .concat();
         let last = all.lines().last().expect("lines");
         assert!(last.contains("line 19"), "{last}");
         let numbers: Vec<usize> = all
             .lines()
-            .map(|line| line.split_once("line ").and_then(|(_, rest)| rest.split_once('\\')).expect("a line").0.parse().expect("n"))
+            .map(|line| {
+                line.split_once("line ")
+                    .and_then(|(_, rest)| rest.split_once('\\'))
+                    .expect("a line")
+                    .0
+                    .parse()
+                    .expect("n")
+            })
             .collect();
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        assert!(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "{numbers:?}"
+        );
         fs::remove_dir_all(&dir).expect("clean");
     }
 }

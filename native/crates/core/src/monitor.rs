@@ -25,7 +25,8 @@ const DRAIN_TIMEOUT_MS: u64 = 2_000;
 const CONNECTIONS_MAX: usize = 16;
 /// A reader that takes nothing for this long loses its connection.
 const SEND_TIMEOUT_MS: u32 = 1_000;
-const READ_BYTES: usize = 64 * 1024;
+/// Small, as every monitor keeps one; also the longest word of init.
+const READ_BYTES: usize = 16 * 1024;
 /// Reads of one stream in a row, so that a program that never pauses does not starve commands.
 const READS_IN_A_ROW: usize = 8;
 
@@ -35,7 +36,10 @@ pub fn run(layout: &Layout, control: OwnedFd, dir: OwnedFd) -> ! {
         Ok(monitor) => monitor.serve(),
         Err((control, failure)) => {
             // When the core is gone too, the next one rolls this creation back.
-            drop(socket::send(control.as_fd(), &records::encode(&Message::Failed { failure })));
+            drop(socket::send(
+                control.as_fd(),
+                &records::encode(&Message::Failed { failure }),
+            ));
             process::exit_now(1)
         }
     }
@@ -68,6 +72,7 @@ struct Monitor {
     log: Option<LogFile>,
     oom: Option<OomWatch>,
     status: Status,
+    created_at_ms: u64,
     started_at_ms: Option<u64>,
     /// Who waits for the answer of `start`.
     starter: Option<OwnedFd>,
@@ -84,10 +89,18 @@ impl Monitor {
         let mut born = None;
         match Self::build(layout, &control, dir, &mut born) {
             Ok(mut monitor) => {
-                let ready = Message::Ready { pid: monitor.pid, created_at_ms: process::now_ms() };
+                let ready = Message::Ready {
+                    pid: monitor.pid,
+                    created_at_ms: monitor.created_at_ms,
+                };
                 drop(socket::send(control.as_fd(), &records::encode(&ready)));
-                monitor.connections.push(Connection { socket: control, subscribed: true });
-                monitor.oom = monitor.driver.oom_watch(&monitor.plan.create.spec.linux.cgroups_path);
+                monitor.connections.push(Connection {
+                    socket: control,
+                    subscribed: true,
+                });
+                monitor.oom = monitor
+                    .driver
+                    .oom_watch(&monitor.plan.create.spec.linux.cgroups_path);
                 Ok(monitor)
             }
             Err(failure) => {
@@ -101,7 +114,12 @@ impl Monitor {
         }
     }
 
-    fn build(layout: &Layout, control: &OwnedFd, dir: OwnedFd, born: &mut Option<i32>) -> Result<Self, Failure> {
+    fn build(
+        layout: &Layout,
+        control: &OwnedFd,
+        dir: OwnedFd,
+        born: &mut Option<i32>,
+    ) -> Result<Self, Failure> {
         let setup = || -> io::Result<OwnedFd> {
             process::new_session()?;
             process::set_umask(0o022);
@@ -114,14 +132,21 @@ impl Monitor {
             process::signal_fd(&[libc::SIGCHLD])
         };
         let children = doing("starting a monitor", setup())?;
-        let bytes = doing("reading the creation's journal", file::read_at(dir.as_fd(), records::CREATE_FILE))?;
-        let create: Create = serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::invalid("reading the creation's journal", error.to_string()))?;
+        let bytes = doing(
+            "reading the creation's journal",
+            file::read_at(dir.as_fd(), records::CREATE_FILE),
+        )?;
+        let create: Create = serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::invalid("reading the creation's journal", error.to_string())
+        })?;
         let plan = Plan::new(create)?;
         let driver = cgroup::driver(layout);
         root::prepare(&plan.create.rootfs)?;
         let log = match &plan.create.log {
-            Some(log) => Some(doing(&format!("opening log {:?}", log.path), LogFile::open(log))?),
+            Some(log) => Some(doing(
+                &format!("opening log {:?}", log.path),
+                LogFile::open(log),
+            )?),
             None => None,
         };
         let (channel, theirs) = doing("making init's channel", socket::pair())?;
@@ -130,7 +155,10 @@ impl Monitor {
 
         let resources = plan.create.spec.linux.resources.clone();
         let path = plan.create.spec.linux.cgroups_path.clone();
-        let around = Surroundings { cgroups: driver.views(&resources), nodev: !driver.limits_devices() };
+        let around = Surroundings {
+            cgroups: driver.views(&resources),
+            nodev: !driver.limits_devices(),
+        };
         // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
         let unified = layout.mode == shoal_runtime::cgroup::detect::Mode::V2;
         let target = if unified {
@@ -139,14 +167,25 @@ impl Monitor {
         } else {
             None
         };
-        let side = doing("cloning init", process::clone_into(plan.namespaces, target.as_ref().map(AsFd::as_fd)))?;
+        let side = doing(
+            "cloning init",
+            process::clone_into(plan.namespaces, target.as_ref().map(AsFd::as_fd)),
+        )?;
         let pid = match side {
             process::Side::Parent(pid) => pid,
             process::Side::Child => {
                 // Our copies of the monitor's ends; the lock on `dir` stays until this process is gone or has become the program.
                 close(control);
                 drop((channel, stdout, stderr, children, target, log));
-                init::run(&plan, &around, &Streams { channel: theirs, stdout: stdout_write, stderr: stderr_write })
+                init::run(
+                    &plan,
+                    &around,
+                    &Streams {
+                        channel: theirs,
+                        stdout: stdout_write,
+                        stderr: stderr_write,
+                    },
+                )
             }
         };
         *born = Some(pid);
@@ -162,10 +201,17 @@ impl Monitor {
         // Init that has already failed has closed its end; its report is still to be read.
         drop(socket::send(channel.as_fd(), init::ATTACHED));
         wait_ready(&channel)?;
-        let listener = commit(&plan, &dir, pid)?;
+        let created_at_ms = process::now_ms();
+        let listener = commit(&plan, &dir, pid, created_at_ms)?;
         let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)]
             .into_iter()
-            .filter_map(|(stream, pipe)| Some(Output { stream, pipe: File::from(pipe?), framer: Framer::default() }))
+            .filter_map(|(stream, pipe)| {
+                Some(Output {
+                    stream,
+                    pipe: File::from(pipe?),
+                    framer: Framer::default(),
+                })
+            })
             .collect();
         Ok(Self {
             plan,
@@ -181,6 +227,7 @@ impl Monitor {
             log,
             oom: None,
             status: Status::Created,
+            created_at_ms,
             started_at_ms: None,
             starter: None,
             start_failure: None,
@@ -200,22 +247,45 @@ impl Monitor {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let watch = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let watch = |fd: i32| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
         let absent = -1;
         let mut fds = vec![
             watch(self.children.as_raw_fd()),
             watch(self.channel.as_ref().map_or(absent, AsRawFd::as_raw_fd)),
-            watch(if self.connections.len() < CONNECTIONS_MAX { self.listener.as_raw_fd() } else { absent }),
-            watch(self.oom.as_ref().map_or(absent, |oom| oom.event.as_raw_fd())),
+            watch(if self.connections.len() < CONNECTIONS_MAX {
+                self.listener.as_raw_fd()
+            } else {
+                absent
+            }),
+            watch(
+                self.oom
+                    .as_ref()
+                    .map_or(absent, |oom| oom.event.as_raw_fd()),
+            ),
         ];
         let outputs_at = fds.len();
-        fds.extend(self.outputs.iter().map(|output| watch(output.pipe.as_raw_fd())));
+        fds.extend(
+            self.outputs
+                .iter()
+                .map(|output| watch(output.pipe.as_raw_fd())),
+        );
         let connections_at = fds.len();
-        fds.extend(self.connections.iter().map(|connection| watch(connection.socket.as_raw_fd())));
+        fds.extend(
+            self.connections
+                .iter()
+                .map(|connection| watch(connection.socket.as_raw_fd())),
+        );
         process::poll(&mut fds, -1)?;
         let ready = |index: usize| fds[index].revents != 0;
 
-        let outputs: Vec<usize> = (outputs_at..connections_at).filter(|index| ready(*index)).map(|index| index - outputs_at).collect();
+        let outputs: Vec<usize> = (outputs_at..connections_at)
+            .filter(|index| ready(*index))
+            .map(|index| index - outputs_at)
+            .collect();
         for index in outputs.into_iter().rev() {
             if !self.read_output(index) {
                 self.end_output(index);
@@ -227,13 +297,21 @@ impl Monitor {
         if ready(3) {
             self.out_of_memory();
         }
-        let connections: Vec<usize> = (connections_at..fds.len()).filter(|index| ready(*index)).map(|index| index - connections_at).collect();
+        let connections: Vec<usize> = (connections_at..fds.len())
+            .filter(|index| ready(*index))
+            .map(|index| index - connections_at)
+            .collect();
         for index in connections.into_iter().rev() {
             self.command(index);
         }
-        if ready(2) && let Ok(socket) = socket::accept(self.listener.as_fd()) {
+        if ready(2)
+            && let Ok(socket) = socket::accept(self.listener.as_fd())
+        {
             drop(socket::set_timeouts(socket.as_fd(), SEND_TIMEOUT_MS));
-            self.connections.push(Connection { socket, subscribed: false });
+            self.connections.push(Connection {
+                socket,
+                subscribed: false,
+            });
         }
         if ready(0) {
             self.reap();
@@ -243,7 +321,12 @@ impl Monitor {
 
     /// Reads what is there; false at the end of the stream.
     fn read_output(&mut self, index: usize) -> bool {
-        let Self { outputs, log, buffer, .. } = self;
+        let Self {
+            outputs,
+            log,
+            buffer,
+            ..
+        } = self;
         let output = &mut outputs[index];
         for _ in 0..READS_IN_A_ROW {
             match output.pipe.read(buffer) {
@@ -279,10 +362,11 @@ impl Monitor {
 
     /// Init failed to start the program, or has become it.
     fn hear_init(&mut self) {
-        let Some(channel) = &self.channel else { return };
-        let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
-        let length = socket::receive(channel.as_fd(), &mut buffer).unwrap_or(0);
-        if let Ok(Report::Failed { failure, .. }) = serde_json::from_slice(&buffer[..length]) {
+        let Some(channel) = &self.channel else {
+            return;
+        };
+        let length = socket::receive(channel.as_fd(), &mut self.buffer).unwrap_or(0);
+        if let Ok(Report::Failed { failure, .. }) = serde_json::from_slice(&self.buffer[..length]) {
             // The answer waits for the exit record: who hears of the failure finds the container stopped.
             self.start_failure = Some(failure);
             return;
@@ -292,16 +376,18 @@ impl Monitor {
             return;
         }
         if let Some(starter) = self.starter.take() {
-            self.status = Status::Running;
-            self.started_at_ms = Some(process::now_ms());
-            answer(&starter, &Message::Done);
+            let started_at_ms = process::now_ms();
+            (self.status, self.started_at_ms) = (Status::Running, Some(started_at_ms));
+            answer(&starter, &Message::Started { started_at_ms });
         }
     }
 
     fn out_of_memory(&mut self) {
         let Some(oom) = &self.oom else { return };
         let mut drained = [0u8; 1024];
-        let Ok(fd) = oom.event.try_clone() else { return };
+        let Ok(fd) = oom.event.try_clone() else {
+            return;
+        };
         let read = File::from(fd).read(&mut drained);
         let path = &self.plan.create.spec.linux.cgroups_path;
         // v1 also fires when the group is removed, v2 on every change of the counters.
@@ -313,7 +399,8 @@ impl Monitor {
 
     fn command(&mut self, index: usize) {
         let mut buffer = [0u8; 4096];
-        let length = socket::receive(self.connections[index].socket.as_fd(), &mut buffer).unwrap_or(0);
+        let length =
+            socket::receive(self.connections[index].socket.as_fd(), &mut buffer).unwrap_or(0);
         let Ok(command) = serde_json::from_slice::<Command>(&buffer[..length]) else {
             // End of file, or not one of ours.
             self.connections.remove(index);
@@ -322,7 +409,10 @@ impl Monitor {
         let reply = match command {
             Command::Subscribe => {
                 self.connections[index].subscribed = true;
-                Message::Status { status: self.status, started_at_ms: self.started_at_ms }
+                Message::Status {
+                    status: self.status,
+                    started_at_ms: self.started_at_ms,
+                }
             }
             Command::Kill { signal, all } => match self.kill(signal, all) {
                 Ok(()) => Message::Done,
@@ -340,10 +430,18 @@ impl Monitor {
         let id = &self.plan.create.container_id;
         let task = format!("starting container {id}");
         if self.status != Status::Created || self.starter.is_some() {
-            return Err(Failure::new(FailureCode::Conflict, task, "it has been started already"));
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                task,
+                "it has been started already",
+            ));
         }
         let Some(channel) = &self.channel else {
-            return Err(Failure::new(FailureCode::Conflict, task, "its init has ended"));
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                task,
+                "its init has ended",
+            ));
         };
         doing(&task, socket::send(channel.as_fd(), init::START))?;
         self.starter = Some(doing(&task, self.connections[index].socket.try_clone())?);
@@ -353,10 +451,18 @@ impl Monitor {
     fn kill(&self, signal: i32, all: bool) -> Result<(), Failure> {
         // Killing init kills its whole pid namespace.
         if all && signal != libc::SIGKILL {
-            cgroup::signal_all(self.driver.as_ref(), &self.plan.create.spec.linux.cgroups_path, signal);
+            cgroup::signal_all(
+                self.driver.as_ref(),
+                &self.plan.create.spec.linux.cgroups_path,
+                signal,
+            );
             return Ok(());
         }
-        let task = format!("signalling container {} with {}", self.plan.create.container_id, signals::name(signal));
+        let task = format!(
+            "signalling container {} with {}",
+            self.plan.create.container_id,
+            signals::name(signal)
+        );
         doing(&task, process::signal_pidfd(self.pidfd.as_fd(), signal))
     }
 
@@ -389,13 +495,20 @@ impl Monitor {
                 exit_code,
                 exit_code_known: true,
                 signal,
-                oom_killed: self.driver.oom_kills(&self.plan.create.spec.linux.cgroups_path) > 0,
+                oom_killed: self
+                    .driver
+                    .oom_kills(&self.plan.create.spec.linux.cgroups_path)
+                    > 0,
                 finished_at_ms: process::now_ms(),
             },
             started_at_ms: self.started_at_ms,
             lost_log_records: self.log.as_ref().map_or(0, |log| log.lost),
         };
-        let written = file::write_durable_at(self.dir.as_fd(), records::EXIT_FILE, &records::encode(&record));
+        let written = file::write_durable_at(
+            self.dir.as_fd(),
+            records::EXIT_FILE,
+            &records::encode(&record),
+        );
         // On a full disk the record lives in the core's memory alone: better than keeping the exit to ourselves.
         drop(written);
         if record.exit.oom_killed && self.oom.is_some() {
@@ -404,7 +517,11 @@ impl Monitor {
         self.tell(&Message::Exit { record });
         if let Some(starter) = self.starter.take() {
             let failure = self.start_failure.take().unwrap_or_else(|| {
-                Failure::new(FailureCode::System, "starting the program", "init ended before it became the program")
+                Failure::new(
+                    FailureCode::System,
+                    "starting the program",
+                    "init ended before it became the program",
+                )
             });
             answer(&starter, &Message::Failed { failure });
         }
@@ -418,14 +535,23 @@ impl Monitor {
             let mut fds: Vec<libc::pollfd> = self
                 .outputs
                 .iter()
-                .map(|output| libc::pollfd { fd: output.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+                .map(|output| libc::pollfd {
+                    fd: output.pipe.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                })
                 .collect();
-            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .as_millis();
             let happened = process::poll(&mut fds, i32::try_from(left).unwrap_or(0));
             if !matches!(happened, Ok(1..)) {
                 break;
             }
-            for index in (0..fds.len()).rev().filter(|index| fds[*index].revents != 0) {
+            for index in (0..fds.len())
+                .rev()
+                .filter(|index| fds[*index].revents != 0)
+            {
                 if !self.read_output(index) {
                     self.end_output(index);
                 }
@@ -438,8 +564,9 @@ impl Monitor {
 
     fn tell(&mut self, message: &Message) {
         let bytes = records::encode(message);
-        self.connections
-            .retain(|connection| !connection.subscribed || socket::send(connection.socket.as_fd(), &bytes).is_ok());
+        self.connections.retain(|connection| {
+            !connection.subscribed || socket::send(connection.socket.as_fd(), &bytes).is_ok()
+        });
     }
 }
 
@@ -474,21 +601,33 @@ fn set_oom_score(pid: i32, score: i32) -> Result<(), Failure> {
 
 fn wait_ready(channel: &OwnedFd) -> Result<(), Failure> {
     let task = "building the container";
-    let mut fds = [libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    let mut fds = [libc::pollfd {
+        fd: channel.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }];
     if doing(task, process::poll(&mut fds, CREATE_TIMEOUT_MS))? == 0 {
-        return Err(Failure::new(FailureCode::System, task, format!("it took longer than {CREATE_TIMEOUT_MS} ms; look at the mounts' sources")));
+        return Err(Failure::new(
+            FailureCode::System,
+            task,
+            format!("it took longer than {CREATE_TIMEOUT_MS} ms; look at the mounts' sources"),
+        ));
     }
-    let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
+    let mut buffer = [0u8; READ_BYTES];
     let length = doing(task, socket::receive(channel.as_fd(), &mut buffer))?;
     match serde_json::from_slice(&buffer[..length]) {
         Ok(Report::Ready) => Ok(()),
         Ok(Report::Failed { failure, .. }) => Err(failure),
-        Err(_) => Err(Failure::new(FailureCode::System, task, "init ended without a word; was it killed for memory?")),
+        Err(_) => Err(Failure::new(
+            FailureCode::System,
+            task,
+            "init ended without a word; was it killed for memory?",
+        )),
     }
 }
 
 /// The point of no return: once the directory has its name, the container exists.
-fn commit(plan: &Plan, dir: &OwnedFd, pid: i32) -> Result<OwnedFd, Failure> {
+fn commit(plan: &Plan, dir: &OwnedFd, pid: i32, created_at_ms: u64) -> Result<OwnedFd, Failure> {
     let id = &plan.create.container_id;
     let task = format!("committing container {id}");
     let act = || -> io::Result<OwnedFd> {
@@ -498,11 +637,16 @@ fn commit(plan: &Plan, dir: &OwnedFd, pid: i32) -> Result<OwnedFd, Failure> {
             pid_start_time: proc::start_time(pid)?,
             monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
             boot_id: proc::boot_id()?,
-            created_at_ms: process::now_ms(),
+            created_at_ms,
         };
         file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))?;
         // ROOT is 0700; nobody else reaches the socket.
-        let listener = socket::listen(dir.as_fd(), records::MONITOR_SOCKET, libc::SOCK_SEQPACKET, 16)?;
+        let listener = socket::listen(
+            dir.as_fd(),
+            records::MONITOR_SOCKET,
+            libc::SOCK_SEQPACKET,
+            16,
+        )?;
         let parent = file::open_at(dir.as_fd(), "..", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         file::rename_new(parent.as_fd(), &format!("{}{id}", records::CREATING), id)?;
         file::unlock(dir.as_fd())?;

@@ -17,14 +17,16 @@ impl Reaper {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
         let (queue, jobs) = sync_channel::<Vec<PathBuf>>(WAITING_MAX);
-        std::thread::Builder::new().name("reaper".into()).spawn(move || {
-            for job in jobs {
-                for path in job {
-                    // What cannot be removed now is found again by the next start's scan.
-                    drop(remove(&path));
+        std::thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || {
+                for job in jobs {
+                    for path in job {
+                        // What cannot be removed now is found again by the next start's scan.
+                        drop(remove(&path));
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { queue })
     }
 

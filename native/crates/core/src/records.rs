@@ -45,21 +45,42 @@ pub struct ExitRecord {
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Command {
     Start,
-    Kill { signal: i32, all: bool },
+    Kill {
+        signal: i32,
+        all: bool,
+    },
     /// Answers `Status`; this connection gets exit and oom from now on.
     Subscribe,
 }
 
 /// Monitor to core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "monitor", rename_all = "lowercase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "monitor",
+    rename_all = "lowercase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Message {
     /// The creation is committed.
-    Ready { pid: i32, created_at_ms: u64 },
+    Ready {
+        pid: i32,
+        created_at_ms: u64,
+    },
+    /// The program runs.
+    Started {
+        started_at_ms: u64,
+    },
     Done,
-    Failed { failure: Failure },
-    Status { status: Status, started_at_ms: Option<u64> },
-    Exit { record: ExitRecord },
+    Failed {
+        failure: Failure,
+    },
+    Status {
+        status: Status,
+        started_at_ms: Option<u64>,
+    },
+    Exit {
+        record: ExitRecord,
+    },
     Oom,
 }
 
@@ -75,11 +96,20 @@ mod tests {
     #[test]
     fn exit_record_survives_the_way_to_disk() {
         let record = ExitRecord {
-            exit: Exit { exit_code: 3, exit_code_known: true, signal: None, oom_killed: false, finished_at_ms: 9 },
+            exit: Exit {
+                exit_code: 3,
+                exit_code_known: true,
+                signal: None,
+                oom_killed: false,
+                finished_at_ms: 9,
+            },
             started_at_ms: Some(4),
             lost_log_records: 0,
         };
-        let back: Message = serde_json::from_slice(&encode(&Message::Exit { record: record.clone() })).expect("json");
+        let back: Message = serde_json::from_slice(&encode(&Message::Exit {
+            record: record.clone(),
+        }))
+        .expect("json");
         assert_eq!(back, Message::Exit { record });
     }
 }

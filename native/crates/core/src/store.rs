@@ -30,8 +30,12 @@ impl Store {
         let task = format!("taking the core's directory {}", root.display());
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(root).map_err(|error| Failure::io(&task, &error))?;
-        let lock = file::open(&root.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY).map_err(|error| Failure::io(&task, &error))?;
+        builder
+            .recursive(true)
+            .create(root)
+            .map_err(|error| Failure::io(&task, &error))?;
+        let lock = file::open(&root.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)
+            .map_err(|error| Failure::io(&task, &error))?;
         if !file::try_lock(lock.as_fd()).map_err(|error| Failure::io(&task, &error))? {
             return Err(Failure::new(
                 FailureCode::Conflict,
@@ -39,7 +43,11 @@ impl Store {
                 "another shoal-core serves it; stop that one or choose another --root",
             ));
         }
-        Ok(Self { root: root.to_path_buf(), _lock: lock, deletions: AtomicU64::new(0) })
+        Ok(Self {
+            root: root.to_path_buf(),
+            _lock: lock,
+            deletions: AtomicU64::new(0),
+        })
     }
 
     /// Where a container's records are.
@@ -61,11 +69,17 @@ impl Store {
             self.roll_back(driver, &path)?;
         }
         fs::create_dir(&path).map_err(doing)?;
-        let dir = file::open(&path.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY).map_err(doing)?;
+        let dir = file::open(&path.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)
+            .map_err(doing)?;
         if !file::try_lock(dir.as_fd()).map_err(doing)? {
-            return Err(Failure::new(FailureCode::Conflict, &task, "somebody else works on it"));
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                &task,
+                "somebody else works on it",
+            ));
         }
-        file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create)).map_err(doing)?;
+        file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create))
+            .map_err(doing)?;
         Ok(dir)
     }
 
@@ -81,7 +95,11 @@ impl Store {
         let deadline = Instant::now() + Duration::from_millis(LOCK_TIMEOUT_MS);
         while !file::try_lock(dir.as_fd()).map_err(doing)? {
             if Instant::now() > deadline {
-                return Err(Failure::new(FailureCode::Conflict, &task, format!("a monitor has held it for {LOCK_TIMEOUT_MS} ms; kill it")));
+                return Err(Failure::new(
+                    FailureCode::Conflict,
+                    &task,
+                    format!("a monitor has held it for {LOCK_TIMEOUT_MS} ms; kill it"),
+                ));
             }
             std::thread::sleep(Duration::from_millis(LOCK_RETRY_MS));
         }
@@ -110,29 +128,42 @@ impl Store {
         fs::rename(self.container(id), &journal).map_err(|error| Failure::io(&task, &error))?;
         let trash = trash(directory, number);
         match fs::rename(directory, &trash) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Failure::io(&task, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::io(&task, &error));
+            }
             _ => {}
         }
         Ok(vec![trash, journal])
     }
 
     fn retired(&self, number: u64, id: &str) -> PathBuf {
-        self.root.join(format!("{}{number}-{id}", records::DELETING))
+        self.root
+            .join(format!("{}{number}-{id}", records::DELETING))
     }
 
     /// Every name in the directory.
     pub fn names(&self) -> Result<Vec<String>, Failure> {
         let task = || format!("scanning {}", self.root.display());
         let entries = fs::read_dir(&self.root).map_err(|error| Failure::io(task(), &error))?;
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect())
     }
 }
 
 /// What the remains of `.deleting-N-ID` are: the trash of its root directory, and that directory itself if the core died between the two renames.
 pub fn remains(journal: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    let name = journal.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let number = name.strip_prefix(records::DELETING).and_then(|rest| rest.split_once('-')).and_then(|(number, _)| number.parse().ok());
+    let name = journal
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let number = name
+        .strip_prefix(records::DELETING)
+        .and_then(|rest| rest.split_once('-'))
+        .and_then(|(number, _)| number.parse().ok());
     if let (Some(number), Some(create)) = (number, read::<Create>(journal, records::CREATE_FILE)) {
         let directory = PathBuf::from(create.rootfs.directory);
         let trash = trash(&directory, number);

@@ -29,7 +29,10 @@ impl Watcher {
         }
         // SAFETY: just made for us.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        Ok(Self { epoll, state: Mutex::new((0, HashMap::new())) })
+        Ok(Self {
+            epoll,
+            state: Mutex::new((0, HashMap::new())),
+        })
     }
 
     /// A token for a connection that is about to be added.
@@ -42,10 +45,25 @@ impl Watcher {
     /// Listens to a monitor under `token`.
     pub fn add(&self, token: Token, socket: OwnedFd) -> io::Result<()> {
         let fd = socket.as_raw_fd();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.insert(token, Arc::new(socket));
-        let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: token };
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .insert(token, Arc::new(socket));
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN.cast_unsigned(),
+            u64: token,
+        };
         // SAFETY: the event lives over the call.
-        if unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } < 0 {
+        if unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd,
+                &raw mut event,
+            )
+        } < 0
+        {
             let error = io::Error::last_os_error();
             self.remove(token);
             return Err(error);
@@ -55,7 +73,11 @@ impl Watcher {
 
     fn remove(&self, token: Token) {
         // Closing the descriptor takes it out of the epoll set.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&token);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .remove(&token);
     }
 
     /// Calls `hear` with every message, and once with None when a connection has closed. Never returns but by a failing epoll.
@@ -65,7 +87,8 @@ impl Watcher {
         loop {
             let room = i32::try_from(events.len()).unwrap_or(1);
             // SAFETY: the array has room for as many events as are asked for.
-            let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), room, -1) };
+            let count =
+                unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), room, -1) };
             if count < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -75,7 +98,13 @@ impl Watcher {
             }
             for event in &events[..usize::try_from(count).unwrap_or(0)] {
                 let token = event.u64;
-                let socket = self.state.lock().unwrap_or_else(PoisonError::into_inner).1.get(&token).cloned();
+                let socket = self
+                    .state
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .1
+                    .get(&token)
+                    .cloned();
                 let Some(socket) = socket else { continue };
                 let length = socket::receive(socket.as_fd(), &mut buffer).unwrap_or(0);
                 if length == 0 {

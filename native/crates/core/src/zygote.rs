@@ -5,6 +5,7 @@
 use crate::monitor;
 use shoal_protocol::Failure;
 use shoal_runtime::cgroup::detect::{self, Layout};
+use shoal_runtime::rlimits;
 use shoal_runtime::sys::{file, process, socket};
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,15 +15,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 /// The whole life of a zygote: reads requests from stdin, a message socket, until the core is gone.
-pub fn run() -> ! {
-    let code = match serve() {
+pub fn run(open_files: Option<u64>) -> ! {
+    let code = match serve(open_files) {
         Ok(()) => 0,
         Err(_) => 1,
     };
     process::exit_now(code)
 }
 
-fn serve() -> io::Result<()> {
+fn serve(open_files: Option<u64>) -> io::Result<()> {
+    if let Some(soft) = open_files {
+        // Containers inherit the limit that the core was started with, not the one it needs for itself.
+        rlimits::set_open_files(soft)?;
+    }
     process::new_session()?;
     process::set_name(c"shoal-zygote")?;
     process::change_dir("/")?;
@@ -35,7 +40,9 @@ fn serve() -> io::Result<()> {
             return Ok(());
         }
         let mut fds = fds.into_iter();
-        let (Some(control), Some(dir)) = (fds.next(), fds.next()) else { continue };
+        let (Some(control), Some(dir)) = (fds.next(), fds.next()) else {
+            continue;
+        };
         fork_monitor(&requests, &layout, control, dir);
     }
 }
@@ -78,14 +85,20 @@ impl RequestSocket {
 /// The core's end: one zygote at a time, replaced when it has died.
 pub struct Zygote {
     binary: OwnedFd,
+    open_files: u64,
     running: Mutex<Option<(Child, OwnedFd)>>,
 }
 
 impl Zygote {
-    /// Seals a copy of this binary and starts the first zygote.
-    pub fn start() -> Result<Self, Failure> {
-        let binary = sealed_binary().map_err(|error| Failure::io("sealing a copy of shoal-core in memory", &error))?;
-        let zygote = Self { binary, running: Mutex::new(None) };
+    /// Seals a copy of this binary and starts the first zygote; containers get `open_files` as their soft limit.
+    pub fn start(open_files: u64) -> Result<Self, Failure> {
+        let binary = sealed_binary()
+            .map_err(|error| Failure::io("sealing a copy of shoal-core in memory", &error))?;
+        let zygote = Self {
+            binary,
+            open_files,
+            running: Mutex::new(None),
+        };
         *zygote.running.lock().expect("no holder panics") = Some(zygote.spawn()?);
         Ok(zygote)
     }
@@ -115,6 +128,7 @@ impl Zygote {
             let child = Command::new(file::proc_path(self.binary.as_fd()))
                 .arg0("shoal-core")
                 .arg("zygote")
+                .arg(self.open_files.to_string())
                 .stdin(Stdio::from(theirs))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -131,7 +145,11 @@ fn sealed_binary() -> io::Result<OwnedFd> {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | extra;
         // SAFETY: the name is a static C string.
         let fd = unsafe { libc::memfd_create(c"shoal-core".as_ptr(), flags) };
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(fd)
+        }
     };
     // Before Linux 6.3 there is no MFD_EXEC, and every memfd may be executed.
     let fd = create(MFD_EXEC).or_else(|_| create(0))?;

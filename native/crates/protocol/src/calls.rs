@@ -122,7 +122,11 @@ pub struct Container {
 
 /// What the core says without being asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "event",
+    rename_all = "lowercase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Event {
     Exit {
         container_id: String,
@@ -150,8 +154,16 @@ pub fn reply(id: u64, answer: &Result<serde_json::Value, Failure>) -> Vec<u8> {
         failure: &'a Failure,
     }
     let bytes = match answer {
-        Ok(value) => serde_json::to_vec(&Done { id, ok: true, value }),
-        Err(failure) => serde_json::to_vec(&Failed { id, ok: false, failure }),
+        Ok(value) => serde_json::to_vec(&Done {
+            id,
+            ok: true,
+            value,
+        }),
+        Err(failure) => serde_json::to_vec(&Failed {
+            id,
+            ok: false,
+            failure,
+        }),
     };
     bytes.expect("answers are plain data with string keys")
 }
@@ -164,7 +176,13 @@ mod tests {
     fn exit_event_is_flat() {
         let event = Event::Exit {
             container_id: "a".into(),
-            exit: Exit { exit_code: 137, exit_code_known: true, signal: Some("SIGKILL".into()), oom_killed: false, finished_at_ms: 5 },
+            exit: Exit {
+                exit_code: 137,
+                exit_code_known: true,
+                signal: Some("SIGKILL".into()),
+                oom_killed: false,
+                finished_at_ms: 5,
+            },
         };
         assert_eq!(
             serde_json::to_value(&event).expect("json"),

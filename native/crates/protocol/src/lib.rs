@@ -40,7 +40,12 @@ impl Failure {
 
     /// A failure with a code and no errno.
     pub fn new(code: FailureCode, doing: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code, errno: None, message: message.into(), doing: doing.into() }
+        Self {
+            code,
+            errno: None,
+            message: message.into(),
+            doing: doing.into(),
+        }
     }
 
     /// A failed system call or file operation; ENOSPC and EDQUOT become `full`.
@@ -52,7 +57,12 @@ impl Failure {
             Some(ENOSPC | EDQUOT) => FailureCode::Full,
             _ => FailureCode::System,
         };
-        Self { code, errno, message: error.to_string(), doing: doing.into() }
+        Self {
+            code,
+            errno,
+            message: error.to_string(),
+            doing: doing.into(),
+        }
     }
 }
 
@@ -91,9 +101,10 @@ pub fn read_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes one frame in one write call.
 pub fn write_frame(to: &mut impl Write, body: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX).ok_or_else(
-        || io::Error::new(io::ErrorKind::InvalidData, "frame is over the limit"),
-    )?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= FRAME_BYTES_MAX)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "frame is over the limit"))?;
     let mut frame = Vec::with_capacity(4 + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(body);

@@ -193,7 +193,7 @@ fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
             Ok(u64::try_from(value).unwrap_or(u64::MAX))
         }
         fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<u64, E> {
-            if value < 0.0 || value >= 9.2e18 {
+            if !(0.0..9.2e18).contains(&value) {
                 return Ok(u64::MAX);
             }
             Err(E::custom(format!("{value} is not a whole number")))
@@ -220,7 +220,11 @@ mod tests {
 
     #[test]
     fn rlimit_takes_infinity_as_javascript_writes_it() {
-        for (text, want) in [("1024", 1024), ("-1", u64::MAX), ("18446744073709552000", u64::MAX)] {
+        for (text, want) in [
+            ("1024", 1024),
+            ("-1", u64::MAX),
+            ("18446744073709552000", u64::MAX),
+        ] {
             let json = format!(r#"{{"type":"RLIMIT_CORE","hard":{text},"soft":1}}"#);
             let read: Rlimit = serde_json::from_str(&json).expect("a limit");
             assert_eq!(read.hard, want, "{text}");

@@ -65,12 +65,15 @@ pub fn masks(sets: &Capabilities) -> Result<Masks, Failure> {
         names.iter().try_fold(0, |mask, name| {
             let upper = name.to_ascii_uppercase();
             let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            let bit = NAMES.iter().position(|known| *known == short).ok_or_else(|| {
-                Failure::invalid(
-                    format!("reading process.capabilities.{set}"),
-                    format!("{name:?} is not a capability; use a name of capabilities(7)"),
-                )
-            })?;
+            let bit = NAMES
+                .iter()
+                .position(|known| *known == short)
+                .ok_or_else(|| {
+                    Failure::invalid(
+                        format!("reading process.capabilities.{set}"),
+                        format!("{name:?} is not a capability; use a name of capabilities(7)"),
+                    )
+                })?;
             Ok(mask | (1 << bit))
         })
     };
@@ -115,14 +118,18 @@ pub fn set(masks: &Masks) -> io::Result<()> {
         inheritable: u32,
     }
     const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
     let mut held = [Data::default(); 2];
     // SAFETY: version 3 reads a header and fills two data structs, which are ours.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, held.as_mut_ptr()) })?;
     let ours = u64::from(held[0].permitted) | u64::from(held[1].permitted) << 32;
     let permitted = masks.permitted & ours;
     let effective = masks.effective & permitted;
-    let half = |mask: u64, index: u32| u32::try_from(mask >> (32 * index) & 0xffff_ffff).expect("32 bits");
+    let half =
+        |mask: u64, index: u32| u32::try_from(mask >> (32 * index) & 0xffff_ffff).expect("32 bits");
     let data = [0, 1].map(|index| Data {
         effective: half(effective, index),
         permitted: half(permitted, index),
@@ -130,11 +137,27 @@ pub fn set(masks: &Masks) -> io::Result<()> {
     });
     // SAFETY: as above, read only.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
-    // SAFETY: no pointers.
-    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.into())?;
-    for bit in (0..NAMES.len()).filter(|bit| masks.ambient & masks.inheritable & permitted & (1 << bit) != 0) {
+    check(
         // SAFETY: no pointers.
-        check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, bit, 0, 0) }.into())?;
+        unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                0,
+                0,
+                0,
+            )
+        }
+        .into(),
+    )?;
+    for bit in (0..NAMES.len())
+        .filter(|bit| masks.ambient & masks.inheritable & permitted & (1 << bit) != 0)
+    {
+        check(
+            // SAFETY: no pointers.
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, bit, 0, 0) }
+                .into(),
+        )?;
     }
     Ok(())
 }
@@ -144,20 +167,39 @@ mod tests {
     use super::*;
 
     const DOCKER: [&str; 14] = [
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
     ];
 
     #[test]
     fn masks_of_dockers_fourteen_is_known() {
         let names: Vec<String> = DOCKER.iter().map(|name| format!("CAP_{name}")).collect();
-        let read = masks(&Capabilities { bounding: names, ..Capabilities::default() }).expect("masks");
+        let read = masks(&Capabilities {
+            bounding: names,
+            ..Capabilities::default()
+        })
+        .expect("masks");
         assert_eq!(read.bounding, 0xa804_25fb);
     }
 
     #[test]
     fn masks_refuses_an_unknown_name() {
-        let failure = masks(&Capabilities { permitted: vec!["CAP_NOPE".into()], ..Capabilities::default() });
+        let failure = masks(&Capabilities {
+            permitted: vec!["CAP_NOPE".into()],
+            ..Capabilities::default()
+        });
         assert!(failure.expect_err("unknown").message.contains("CAP_NOPE"));
     }
 }

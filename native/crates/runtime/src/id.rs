@@ -11,7 +11,9 @@ pub fn check(id: &str) -> Result<(), Failure> {
     let bytes = id.as_bytes();
     let good = match bytes.split_first() {
         Some((first, rest)) => {
-            bytes.len() <= ID_BYTES_MAX && allowed(*first) && rest.iter().all(|byte| allowed(*byte) || *byte == b'.')
+            bytes.len() <= ID_BYTES_MAX
+                && allowed(*first)
+                && rest.iter().all(|byte| allowed(*byte) || *byte == b'.')
         }
         None => false,
     };
@@ -21,7 +23,9 @@ pub fn check(id: &str) -> Result<(), Failure> {
     let shown: String = id.chars().take(ID_BYTES_MAX).collect();
     Err(Failure::invalid(
         format!("checking containerId {shown:?}"),
-        format!("a container id is [A-Za-z0-9_+-][A-Za-z0-9_+.-]*, at most {ID_BYTES_MAX} bytes; choose another"),
+        format!(
+            "a container id is [A-Za-z0-9_+-][A-Za-z0-9_+.-]*, at most {ID_BYTES_MAX} bytes; choose another"
+        ),
     ))
 }
 
@@ -34,7 +38,18 @@ mod tests {
         for good in ["a", "web.1.x9", "_", "+", "-a", &"x".repeat(128)] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", ".a", "a/b", "a b", "a\0", "ä", "a\n", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".a",
+            "a/b",
+            "a b",
+            "a\0",
+            "ä",
+            "a\n",
+            &"x".repeat(129),
+        ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

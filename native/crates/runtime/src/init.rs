@@ -76,19 +76,37 @@ fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
 /// Everything that needs the host's view or full privilege; gives the descriptor that will be stdin.
 fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let spec = &plan.create.spec;
-    doing("binding init to its monitor", process::die_with_parent(libc::SIGKILL))?;
-    doing("hiding init from the container", process::set_dumpable(false))?;
+    doing(
+        "binding init to its monitor",
+        process::die_with_parent(libc::SIGKILL),
+    )?;
+    doing(
+        "hiding init from the container",
+        process::set_dumpable(false),
+    )?;
     doing("making a session", process::new_session())?;
     // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
     drop(process::new_session_keyring());
     process::set_umask(0);
     for (kind, path) in &plan.joins {
-        let joined = file::open(path, libc::O_RDONLY).and_then(|fd| process::join_namespace(fd.as_fd(), *kind));
+        let joined = file::open(path, libc::O_RDONLY)
+            .and_then(|fd| process::join_namespace(fd.as_fd(), *kind));
         doing(&format!("joining namespace {path:?}"), joined)?;
     }
-    let slave = plan.mounts.iter().any(|planned| planned.options.propagation == Some(libc::MS_SLAVE));
-    let propagation = libc::MS_REC | if slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
-    doing("separating the mounts from the host's", mount::mount("", "/", "", propagation, ""))?;
+    let slave = plan
+        .mounts
+        .iter()
+        .any(|planned| planned.options.propagation == Some(libc::MS_SLAVE));
+    let propagation = libc::MS_REC
+        | if slave {
+            libc::MS_SLAVE
+        } else {
+            libc::MS_PRIVATE
+        };
+    doing(
+        "separating the mounts from the host's",
+        mount::mount("", "/", "", propagation, ""),
+    )?;
     let stdin = doing("opening /dev/null for stdin", devices::null(libc::O_RDONLY))?;
 
     let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
@@ -101,7 +119,10 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         }
         mounts::mount(root.as_fd(), planned, around)?;
         if planned.mount.kind == "tmpfs" && planned.destination == ["dev"] {
-            let dev = doing("opening /dev", within::make_real_directory(root.as_fd(), &planned.destination))?;
+            let dev = doing(
+                "opening /dev",
+                within::make_real_directory(root.as_fd(), &planned.destination),
+            )?;
             devices::fill(dev.as_fd(), around.nodev)?;
         }
     }
@@ -116,7 +137,10 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         sysctl::apply(proc_root.as_fd(), &spec.linux.sysctl)?;
     }
     if plan.owns(libc::CLONE_NEWUTS) && !spec.hostname.is_empty() {
-        doing(&format!("setting hostname {:?}", spec.hostname), process::set_hostname(&spec.hostname))?;
+        doing(
+            &format!("setting hostname {:?}", spec.hostname),
+            process::set_hostname(&spec.hostname),
+        )?;
     }
     make_cwd(root.as_fd(), &spec.process.cwd)?;
     masks::make_readonly(root.as_fd(), &spec.linux.readonly_paths)?;
@@ -126,24 +150,37 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         doing("making the root read-only", set)?;
     }
     doing("entering the root", process::change_dir_to(root.as_fd()))?;
-    doing("pivoting into the root", mount::pivot_into_working_directory())?;
-    Ok(stdin)
+    doing(
+        "pivoting into the root",
+        mount::pivot_into_working_directory(),
+    )?;
+    // The container's own /dev/null, where it has a real one, so that the program finds stdin by a path that it has.
+    Ok(devices::null(libc::O_RDONLY).unwrap_or(stdin))
 }
 
 fn enter_cgroup(plan: &Plan, channel: BorrowedFd<'_>) -> Result<(), Failure> {
     hear(channel, ATTACHED);
     if plan.new_cgroup_namespace {
-        doing("making a cgroup namespace", process::unshare(libc::CLONE_NEWCGROUP))?;
+        doing(
+            "making a cgroup namespace",
+            process::unshare(libc::CLONE_NEWCGROUP),
+        )?;
     }
     Ok(())
 }
 
 /// Docker makes a missing working directory, as root.
 fn make_cwd(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Failure> {
-    let parts = within::components("reading process.cwd", if cwd.is_empty() { "/" } else { cwd })?;
+    let parts = within::components(
+        "reading process.cwd",
+        if cwd.is_empty() { "/" } else { cwd },
+    )?;
     match within::make(root, &parts, within::Kind::Directory) {
         // On a read-only file system chdir will tell what is missing.
-        Err(error) if !sys::is(&error, libc::EROFS) => Err(Failure::io(format!("making working directory {cwd:?}"), &error)),
+        Err(error) if !sys::is(&error, libc::EROFS) => Err(Failure::io(
+            format!("making working directory {cwd:?}"),
+            &error,
+        )),
         _ => Ok(()),
     }
 }
@@ -153,15 +190,27 @@ fn launch(plan: &Plan, stdin: &OwnedFd, streams: &Streams) -> Unstartable {
     let spec = &plan.create.spec;
     let prepared = prepare_identity(plan, streams).and_then(|()| prepare_streams(stdin, streams));
     if let Err(failure) = prepared {
-        return Unstartable { failure, exit_code: 1 };
+        return Unstartable {
+            failure,
+            exit_code: 1,
+        };
     }
     let name = &spec.process.args[0];
     let path = match lookup::find(name, &spec.process.env) {
         Ok(path) => path,
         Err(failed) => return failed,
     };
-    let strings = |texts: &[String]| texts.iter().map(sys::c_string).collect::<io::Result<Vec<CString>>>();
-    let (path, args, env) = match (sys::c_string(&path), strings(&spec.process.args), strings(&spec.process.env)) {
+    let strings = |texts: &[String]| {
+        texts
+            .iter()
+            .map(sys::c_string)
+            .collect::<io::Result<Vec<CString>>>()
+    };
+    let (path, args, env) = match (
+        sys::c_string(&path),
+        strings(&spec.process.args),
+        strings(&spec.process.env),
+    ) {
         (Ok(path), Ok(args), Ok(env)) => (path, args, env),
         _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
     };
@@ -177,12 +226,22 @@ fn prepare_identity(plan: &Plan, streams: &Streams) -> Result<(), Failure> {
         for stream in [&streams.stdout, &streams.stderr] {
             let (mode, _, _) = doing("looking at an output stream", file::stat(stream.as_fd()))?;
             if mode & libc::S_IFMT == libc::S_IFIFO {
-                doing("giving an output stream to the user", file::change_owner(stream.as_fd(), user.uid, user.gid))?;
+                doing(
+                    "giving an output stream to the user",
+                    file::change_owner(stream.as_fd(), user.uid, user.gid),
+                )?;
             }
         }
     }
-    let cwd = if process_spec.cwd.is_empty() { "/" } else { &process_spec.cwd };
-    doing(&format!("entering working directory {cwd:?}"), process::change_dir(cwd))?;
+    let cwd = if process_spec.cwd.is_empty() {
+        "/"
+    } else {
+        &process_spec.cwd
+    };
+    doing(
+        &format!("entering working directory {cwd:?}"),
+        process::change_dir(cwd),
+    )?;
     doing("dropping the bounding set", caps::drop_bounding(&plan.caps))?;
     doing(
         &format!("becoming user {}:{}", user.uid, user.gid),
@@ -205,9 +264,18 @@ fn prepare_identity(plan: &Plan, streams: &Streams) -> Result<(), Failure> {
 
 fn prepare_streams(stdin: &OwnedFd, streams: &Streams) -> Result<(), Failure> {
     doing("setting stdin", process::duplicate_to(stdin.as_fd(), 0))?;
-    doing("setting stdout", process::duplicate_to(streams.stdout.as_fd(), 1))?;
-    doing("setting stderr", process::duplicate_to(streams.stderr.as_fd(), 2))?;
+    doing(
+        "setting stdout",
+        process::duplicate_to(streams.stdout.as_fd(), 1),
+    )?;
+    doing(
+        "setting stderr",
+        process::duplicate_to(streams.stderr.as_fd(), 2),
+    )?;
     doing("closing descriptors", process::close_on_exec_from(3))?;
-    doing("unbinding init from its monitor", process::die_with_parent(0))?;
+    doing(
+        "unbinding init from its monitor",
+        process::die_with_parent(0),
+    )?;
     doing("resetting signals", process::reset_signals())
 }

@@ -26,7 +26,11 @@ pub fn find(name: &str, env: &[String]) -> Result<String, Unstartable> {
             Err(error) => Err(unstartable(name, &error)),
         };
     }
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH_DEFAULT);
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or(PATH_DEFAULT);
     let mut denied = false;
     for dir in path.split(':') {
         let candidate = format!("{}/{name}", if dir.is_empty() { "." } else { dir });
@@ -36,7 +40,10 @@ pub fn find(name: &str, env: &[String]) -> Result<String, Unstartable> {
         }
     }
     if denied && !name.is_empty() {
-        return Err(unstartable(name, &io::Error::from_raw_os_error(libc::EACCES)));
+        return Err(unstartable(
+            name,
+            &io::Error::from_raw_os_error(libc::EACCES),
+        ));
     }
     Err(Unstartable {
         failure: failure(name, "executable file not found in $PATH", libc::ENOENT),
@@ -52,9 +59,17 @@ pub fn unstartable(name: &str, error: &io::Error) -> Unstartable {
         libc::EACCES | libc::EPERM => ("permission denied", EXIT_NOT_RUNNABLE),
         libc::ENOEXEC => ("exec format error", EXIT_NOT_RUNNABLE),
         libc::EISDIR => ("is a directory", EXIT_NOT_RUNNABLE),
-        _ => return Unstartable { failure: failure(name, &error.to_string(), errno), exit_code: EXIT_NOT_RUNNABLE },
+        _ => {
+            return Unstartable {
+                failure: failure(name, &error.to_string(), errno),
+                exit_code: EXIT_NOT_RUNNABLE,
+            };
+        }
     };
-    Unstartable { failure: failure(name, text, errno), exit_code }
+    Unstartable {
+        failure: failure(name, text, errno),
+        exit_code,
+    }
 }
 
 fn failure(name: &str, text: &str, errno: i32) -> Failure {
@@ -92,17 +107,33 @@ mod tests {
         make("good", 0o755);
         make("plain", 0o644);
         let env = [format!("PATH=/nonexistent:{}", dir.display())];
-        assert_eq!(find("good", &env).expect("found"), format!("{}/good", dir.display()));
+        assert_eq!(
+            find("good", &env).expect("found"),
+            format!("{}/good", dir.display())
+        );
         for (name, code, words) in [
-            ("missing", 127, "exec: \"missing\": executable file not found in $PATH"),
+            (
+                "missing",
+                127,
+                "exec: \"missing\": executable file not found in $PATH",
+            ),
             ("", 127, "exec: \"\": executable file not found in $PATH"),
             ("plain", 126, "exec: \"plain\": permission denied"),
-            ("/nonexistent/x", 127, "exec: \"/nonexistent/x\": no such file or directory"),
+            (
+                "/nonexistent/x",
+                127,
+                "exec: \"/nonexistent/x\": no such file or directory",
+            ),
         ] {
             let got = find(name, &env).expect_err(name);
             assert_eq!((got.exit_code, got.failure.message.as_str()), (code, words));
         }
-        assert_eq!(find(&dir.join("sub").display().to_string(), &env).expect_err("a directory").exit_code, 126);
+        assert_eq!(
+            find(&dir.join("sub").display().to_string(), &env)
+                .expect_err("a directory")
+                .exit_code,
+            126
+        );
         fs::remove_dir_all(&dir).expect("clean");
     }
 }

@@ -10,7 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
     let mut cover = Cover::default();
     each(root, paths, "masking", |target| {
-        let tree = if file::is_dir(target)? { cover.directory()? } else { cover.file()? };
+        let tree = if file::is_dir(target)? {
+            cover.directory()?
+        } else {
+            cover.file()?
+        };
         mount::attach(tree.as_fd(), target)
     })
 }
@@ -55,7 +59,9 @@ impl Cover {
             draft.set("source", "tmpfs")?;
             draft.set("size", "0")?;
             draft.set("nr_inodes", "1")?;
-            draft.mount(mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC)
+            draft.mount(
+                mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC,
+            )
         };
         if let Some(empty) = &self.empty {
             // Kernels before 6.15 do not copy a detached mount: each cover is then a tmpfs of its own.

@@ -40,11 +40,15 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options, Failure> 
             "rbind" => (read.bind, read.recursive) = (true, true),
             "defaults" | "async" | "rw" | "suid" | "dev" | "exec" | "atime" | "diratime" => {}
             "private" => read.propagation = Some(libc::MS_PRIVATE),
-            "rprivate" => (read.propagation, read.propagation_recursive) = (Some(libc::MS_PRIVATE), true),
+            "rprivate" => {
+                (read.propagation, read.propagation_recursive) = (Some(libc::MS_PRIVATE), true)
+            }
             "slave" => read.propagation = Some(libc::MS_SLAVE),
-            "rslave" => (read.propagation, read.propagation_recursive) = (Some(libc::MS_SLAVE), true),
-            "shared" | "rshared" | "unbindable" | "runbindable" | "remount" | "sync" | "dirsync" | "mand"
-            | "tmpcopyup" | "idmap" | "ridmap" => {
+            "rslave" => {
+                (read.propagation, read.propagation_recursive) = (Some(libc::MS_SLAVE), true)
+            }
+            "shared" | "rshared" | "unbindable" | "runbindable" | "remount" | "sync"
+            | "dirsync" | "mand" | "tmpcopyup" | "idmap" | "ridmap" => {
                 return Err(Failure::invalid(
                     format!("reading the options of the mount on {destination:?}"),
                     format!("option {option:?} is not supported; leave it out"),
@@ -59,7 +63,10 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options, Failure> 
     if read.bind && !read.data.is_empty() {
         return Err(Failure::invalid(
             format!("reading the options of the mount on {destination:?}"),
-            format!("option {:?} has no meaning for a bind mount; leave it out", read.data[0].0),
+            format!(
+                "option {:?} has no meaning for a bind mount; leave it out",
+                read.data[0].0
+            ),
         ));
     }
     Ok(read)
@@ -93,23 +100,45 @@ mod tests {
     use super::*;
 
     fn read(options: &[&str]) -> Result<Options, Failure> {
-        parse("/x", &options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+        parse(
+            "/x",
+            &options
+                .iter()
+                .map(|option| (*option).to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn parse_tells_attributes_from_data() {
-        let options = read(&["nosuid", "strictatime", "mode=755", "size=65536k", "newinstance"]).expect("options");
+        let options = read(&[
+            "nosuid",
+            "strictatime",
+            "mode=755",
+            "size=65536k",
+            "newinstance",
+        ])
+        .expect("options");
         assert_eq!(options.set, sys::ATTR_NOSUID | sys::ATTR_STRICTATIME);
         assert_eq!(
             options.data,
-            [("mode".into(), Some("755".into())), ("size".into(), Some("65536k".into())), ("newinstance".into(), None)]
+            [
+                ("mode".into(), Some("755".into())),
+                ("size".into(), Some("65536k".into())),
+                ("newinstance".into(), None)
+            ]
         );
     }
 
     #[test]
     fn parse_reads_binds() {
         let options = read(&["rbind", "ro", "rprivate"]).expect("options");
-        assert!(options.bind && options.recursive && options.readonly() && options.propagation_recursive);
+        assert!(
+            options.bind
+                && options.recursive
+                && options.readonly()
+                && options.propagation_recursive
+        );
         for bad in [&["rshared"][..], &["rbind", "size=3"], &["sync"]] {
             assert!(read(bad).is_err(), "{bad:?}");
         }

@@ -17,8 +17,17 @@ pub struct Surroundings {
 }
 
 /// Mounts one entry.
-pub fn mount(root: BorrowedFd<'_>, planned: &PlannedMount, around: &Surroundings) -> Result<(), Failure> {
-    let doing = || format!("mounting {} on {:?}", planned.mount.kind, planned.mount.destination);
+pub fn mount(
+    root: BorrowedFd<'_>,
+    planned: &PlannedMount,
+    around: &Surroundings,
+) -> Result<(), Failure> {
+    let doing = || {
+        format!(
+            "mounting {} on {:?}",
+            planned.mount.kind, planned.mount.destination
+        )
+    };
     if planned.options.bind {
         return bind(root, planned);
     }
@@ -58,7 +67,10 @@ fn typed(kind: &str, source: &str, options: &Options) -> io::Result<OwnedFd> {
             None => draft.flag(key),
         };
         set.map_err(|error| match draft.complaint() {
-            Some(complaint) => io::Error::new(io::ErrorKind::InvalidInput, format!("option {key}: {complaint}")),
+            Some(complaint) => io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("option {key}: {complaint}"),
+            ),
             None => error,
         })?;
     }
@@ -78,18 +90,31 @@ fn bind(root: BorrowedFd<'_>, planned: &PlannedMount) -> Result<(), Failure> {
     let doing = || format!("binding {source:?} to {:?}", planned.mount.destination);
     let opened = file::open(source, libc::O_PATH).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
-            Failure::invalid(doing(), format!("bind source path does not exist: {source}"))
+            Failure::invalid(
+                doing(),
+                format!("bind source path does not exist: {source}"),
+            )
         } else {
             Failure::io(doing(), &error)
         }
     })?;
     let options = &planned.options;
     let act = || -> io::Result<()> {
-        let kind = if file::is_dir(opened.as_fd())? { Kind::Directory } else { Kind::File };
+        let kind = if file::is_dir(opened.as_fd())? {
+            Kind::Directory
+        } else {
+            Kind::File
+        };
         let tree = mount::clone_tree(opened.as_fd(), options.recursive)?;
         if (options.set, options.clear) != (0, 0) {
             // Read-only holds for everything below too: a bind of /a must not leave /a/b writable.
-            mount::set_attributes(tree.as_fd(), options.set, options.clear, 0, options.recursive)?;
+            mount::set_attributes(
+                tree.as_fd(),
+                options.set,
+                options.clear,
+                0,
+                options.recursive,
+            )?;
         }
         let target = within::make(root, &planned.destination, kind)?;
         put(tree.as_fd(), target.as_fd(), options)
@@ -98,7 +123,11 @@ fn bind(root: BorrowedFd<'_>, planned: &PlannedMount) -> Result<(), Failure> {
 }
 
 /// Read-only views of the container's own groups (it is in a cgroup namespace of its own).
-fn cgroup(root: BorrowedFd<'_>, planned: &PlannedMount, around: &Surroundings) -> Result<(), Failure> {
+fn cgroup(
+    root: BorrowedFd<'_>,
+    planned: &PlannedMount,
+    around: &Surroundings,
+) -> Result<(), Failure> {
     let doing = || format!("mounting control groups on {:?}", planned.mount.destination);
     let target = real_target(root, planned)?;
     let attributes = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;

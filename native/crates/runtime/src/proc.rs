@@ -6,7 +6,12 @@ use std::io;
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. NotFound when there is no such process.
 pub fn start_time(pid: i32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    start_time_of(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not as expected")))
+    start_time_of(&text).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat is not as expected"),
+        )
+    })
 }
 
 /// The name may hold spaces and parentheses, so that fields count from the last `)`.
@@ -17,14 +22,20 @@ fn start_time_of(stat: &str) -> Option<u64> {
 
 /// Whether `pid` is still the process that started at `start_time` (a zombie counts as gone).
 pub fn is_alive(pid: i32, start_time: u64) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let zombie = text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let zombie = text
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
     !zombie && start_time_of(&text) == Some(start_time)
 }
 
 /// Tells this boot of the machine from every other.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 #[cfg(test)]

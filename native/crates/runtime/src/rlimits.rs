@@ -30,7 +30,10 @@ pub fn validate(limits: &[Rlimit]) -> Result<(), Failure> {
         if limit.soft > limit.hard {
             return Err(Failure::invalid(
                 format!("reading process.rlimits {}", limit.kind),
-                format!("soft limit {} is above hard limit {}; lower it", limit.soft, limit.hard),
+                format!(
+                    "soft limit {} is above hard limit {}; lower it",
+                    limit.soft, limit.hard
+                ),
             ));
         }
         Ok(())
@@ -41,28 +44,71 @@ pub fn validate(limits: &[Rlimit]) -> Result<(), Failure> {
 pub fn apply(limits: &[Rlimit]) -> Result<(), Failure> {
     limits.iter().try_for_each(|limit| {
         let kind = kind(limit)?;
-        set_clamped(kind, limit.soft, limit.hard)
-            .map_err(|error| Failure::io(format!("setting {} to {}:{}", limit.kind, limit.soft, limit.hard), &error))
+        set_clamped(kind, limit.soft, limit.hard).map_err(|error| {
+            Failure::io(
+                format!("setting {} to {}:{}", limit.kind, limit.soft, limit.hard),
+                &error,
+            )
+        })
     })
 }
 
+/// Soft limit of open files, before `raise_open_files`.
+pub fn open_files() -> io::Result<u64> {
+    get(libc::RLIMIT_NOFILE).map(|limit| limit.rlim_cur)
+}
+
+/// As many open files as the hard limit allows.
+pub fn raise_open_files() -> io::Result<()> {
+    let hard = get(libc::RLIMIT_NOFILE)?.rlim_max;
+    set_clamped(libc::RLIMIT_NOFILE, hard, hard)
+}
+
+/// Sets the soft limit of open files, leaving the hard one.
+pub fn set_open_files(soft: u64) -> io::Result<()> {
+    let hard = get(libc::RLIMIT_NOFILE)?.rlim_max;
+    set_clamped(libc::RLIMIT_NOFILE, soft.min(hard), hard)
+}
+
+fn get(kind: u32) -> io::Result<libc::rlimit64> {
+    let mut ours = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct is ours; nothing is set.
+    check(unsafe { libc::prlimit64(0, kind, std::ptr::null(), &raw mut ours) }.into())?;
+    Ok(ours)
+}
+
 fn kind(limit: &Rlimit) -> Result<u32, Failure> {
-    KINDS.iter().find(|(name, _)| *name == limit.kind).map(|(_, kind)| *kind).ok_or_else(|| {
-        Failure::invalid("reading process.rlimits", format!("{:?} is not a limit; use a name of getrlimit(2)", limit.kind))
-    })
+    KINDS
+        .iter()
+        .find(|(name, _)| *name == limit.kind)
+        .map(|(_, kind)| *kind)
+        .ok_or_else(|| {
+            Failure::invalid(
+                "reading process.rlimits",
+                format!(
+                    "{:?} is not a limit; use a name of getrlimit(2)",
+                    limit.kind
+                ),
+            )
+        })
 }
 
 fn set_clamped(kind: u32, soft: u64, hard: u64) -> io::Result<()> {
     let set = |soft: u64, hard: u64| {
-        let value = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+        let value = libc::rlimit64 {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
         // SAFETY: the struct lives over the call; the old value is not asked for.
-        check(unsafe { libc::prlimit64(0, kind, &raw const value, std::ptr::null_mut()) }.into()).map(drop)
+        check(unsafe { libc::prlimit64(0, kind, &raw const value, std::ptr::null_mut()) }.into())
+            .map(drop)
     };
     match set(soft, hard) {
         Err(error) if is(&error, libc::EPERM) => {
-            let mut ours = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-            // SAFETY: the struct is ours; nothing is set.
-            check(unsafe { libc::prlimit64(0, kind, std::ptr::null(), &raw mut ours) }.into())?;
+            let ours = get(kind)?;
             set(soft.min(ours.rlim_max), hard.min(ours.rlim_max))
         }
         other => other,
@@ -74,13 +120,22 @@ mod tests {
     use super::*;
 
     fn limit(kind: &str, soft: u64, hard: u64) -> Rlimit {
-        Rlimit { kind: kind.into(), soft, hard }
+        Rlimit {
+            kind: kind.into(),
+            soft,
+            hard,
+        }
     }
 
     #[test]
     fn validate_names_what_is_wrong() {
         assert!(validate(&[limit("RLIMIT_NOFILE", 1, 2)]).is_ok());
-        assert!(validate(&[limit("RLIMIT_X", 1, 2)]).expect_err("kind").message.contains("RLIMIT_X"));
+        assert!(
+            validate(&[limit("RLIMIT_X", 1, 2)])
+                .expect_err("kind")
+                .message
+                .contains("RLIMIT_X")
+        );
         assert!(validate(&[limit("RLIMIT_CORE", 3, 2)]).is_err());
     }
 }

@@ -16,10 +16,15 @@ const EMPTY: &str = "empty";
 /// Makes `upper` (which gives the container's `/` its mode: 0755 by the caller's umask) and `work`; the directory itself may be there, they may not.
 pub fn prepare(rootfs: &Rootfs) -> Result<(), Failure> {
     let dir = Path::new(&rootfs.directory);
-    let make = |path: &Path| fs::create_dir(path).map_err(|error| Failure::io(format!("making {}", path.display()), &error));
+    let make = |path: &Path| {
+        fs::create_dir(path)
+            .map_err(|error| Failure::io(format!("making {}", path.display()), &error))
+    };
     let mut private = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut private, 0o700);
-    private.recursive(true).create(dir).map_err(|error| Failure::io(format!("making rootfs.directory {}", dir.display()), &error))?;
+    private.recursive(true).create(dir).map_err(|error| {
+        Failure::io(format!("making rootfs.directory {}", dir.display()), &error)
+    })?;
     make(&dir.join(UPPER))?;
     make(&dir.join(WORK))?;
     if rootfs.layers.is_empty() {
@@ -40,7 +45,10 @@ pub fn mount_overlay(rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failur
     };
     for layer in &layers {
         if !Path::new(layer).is_dir() {
-            return Err(Failure::invalid("mounting the root", format!("layer {layer:?} is not a directory on this node; unpack it first")));
+            return Err(Failure::invalid(
+                "mounting the root",
+                format!("layer {layer:?} is not a directory on this node; unpack it first"),
+            ));
         }
     }
     let doing = || format!("mounting an overlay of {} layers on {dir:?}", layers.len());
@@ -48,12 +56,14 @@ pub fn mount_overlay(rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failur
         Ok(root) => {
             let target = file::open(dir, libc::O_PATH | libc::O_DIRECTORY)
                 .map_err(|error| Failure::io(format!("opening {dir:?}"), &error))?;
-            mount::attach(root.as_fd(), target.as_fd()).map_err(|error| Failure::io(doing(), &error))?;
+            mount::attach(root.as_fd(), target.as_fd())
+                .map_err(|error| Failure::io(doing(), &error))?;
             Ok(root)
         }
         // Before Linux 6.5 layers cannot be added one by one.
-        Err((error, _)) if is(&error, libc::EINVAL) => overlay_by_data(&layers, dir, attributes)
-            .map_err(|error| Failure::io(doing(), &error)),
+        Err((error, _)) if is(&error, libc::EINVAL) => {
+            overlay_by_data(&layers, dir, attributes).map_err(|error| Failure::io(doing(), &error))
+        }
         Err((error, complaint)) => {
             let mut failure = Failure::io(doing(), &error);
             if let Some(complaint) = complaint {
@@ -64,7 +74,11 @@ pub fn mount_overlay(rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failur
     }
 }
 
-fn overlay(layers: &[&str], dir: &str, attributes: u64) -> Result<OwnedFd, (io::Error, Option<String>)> {
+fn overlay(
+    layers: &[&str],
+    dir: &str,
+    attributes: u64,
+) -> Result<OwnedFd, (io::Error, Option<String>)> {
     let draft = mount::Draft::new("overlay").map_err(|error| (error, None))?;
     let configure = || -> io::Result<()> {
         draft.set("source", "overlay")?;
@@ -79,10 +93,23 @@ fn overlay(layers: &[&str], dir: &str, attributes: u64) -> Result<OwnedFd, (io::
 }
 
 fn overlay_by_data(layers: &[&str], dir: &str, attributes: u64) -> io::Result<OwnedFd> {
-    let escaped = |path: &str| path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
+    let escaped = |path: &str| {
+        path.replace('\\', "\\\\")
+            .replace(':', "\\:")
+            .replace(',', "\\,")
+    };
     let lower: Vec<String> = layers.iter().map(|layer| escaped(layer)).collect();
-    let data = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), escaped(&format!("{dir}/{UPPER}")), escaped(&format!("{dir}/{WORK}")));
-    let flags = if attributes & mount::ATTR_NODEV != 0 { libc::MS_NODEV } else { 0 };
+    let data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        escaped(&format!("{dir}/{UPPER}")),
+        escaped(&format!("{dir}/{WORK}"))
+    );
+    let flags = if attributes & mount::ATTR_NODEV != 0 {
+        libc::MS_NODEV
+    } else {
+        0
+    };
     mount::mount("overlay", dir, "overlay", flags, &data)?;
     file::open(dir, libc::O_PATH | libc::O_DIRECTORY)
 }

@@ -48,14 +48,20 @@ pub fn number(name: &str) -> Option<i32> {
         return Some(*number);
     }
     let offset = |rest: &str, sign: char| -> Option<i32> {
-        if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse().ok() }
+        if rest.is_empty() {
+            Some(0)
+        } else {
+            rest.strip_prefix(sign)?.parse().ok()
+        }
     };
     let number = if let Some(rest) = short.strip_prefix("RTMIN") {
         REAL_TIME_MIN.checked_add(offset(rest, '+')?)?
     } else {
         REAL_TIME_MAX.checked_sub(offset(short.strip_prefix("RTMAX")?, '-')?)?
     };
-    (REAL_TIME_MIN..=REAL_TIME_MAX).contains(&number).then_some(number)
+    (REAL_TIME_MIN..=REAL_TIME_MAX)
+        .contains(&number)
+        .then_some(number)
 }
 
 /// `SIGTERM` for 15; `SIG35` for one without a name.

@@ -10,7 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Refuses settings that would reach beyond the namespaces which the container owns.
-pub fn validate(settings: &BTreeMap<String, String>, own_network: bool, own_ipc: bool) -> Result<(), Failure> {
+pub fn validate(
+    settings: &BTreeMap<String, String>,
+    own_network: bool,
+    own_ipc: bool,
+) -> Result<(), Failure> {
     settings.keys().try_for_each(|key| {
         let clean = key.split(['.', '/']).all(|part| !part.is_empty());
         let ipc = key.starts_with("kernel.shm")
@@ -36,10 +40,17 @@ pub fn private_proc() -> Result<OwnedFd, Failure> {
 }
 
 /// Writes the settings of the current namespaces.
-pub fn apply(proc_root: BorrowedFd<'_>, settings: &BTreeMap<String, String>) -> Result<(), Failure> {
+pub fn apply(
+    proc_root: BorrowedFd<'_>,
+    settings: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
     settings.iter().try_for_each(|(key, value)| {
         // As sysctl(8): a key with a slash keeps its dots (net/ipv4/conf/eth0.1/...).
-        let path = if key.contains('/') { key.clone() } else { key.replace('.', "/") };
+        let path = if key.contains('/') {
+            key.clone()
+        } else {
+            key.replace('.', "/")
+        };
         let resolve = file::NO_XDEV | file::NO_SYMLINKS;
         file::open_at2(proc_root, &format!("sys/{path}"), libc::O_WRONLY, resolve)
             .and_then(|fd| {

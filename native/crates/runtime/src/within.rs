@@ -21,7 +21,11 @@ pub fn components(doing: &str, path: &str) -> Result<Vec<String>, Failure> {
     if path.contains('\0') {
         return refuse("holds a NUL byte");
     }
-    let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .map(str::to_owned)
+        .collect();
     if parts.iter().any(|part| part == "..") {
         return refuse("holds `..`; write the path it means");
     }
@@ -49,7 +53,12 @@ pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<Ow
     match kind {
         Kind::Directory => {
             file::make_dir_at(parent.as_fd(), name, 0o755)?;
-            file::open_at(parent.as_fd(), name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+            file::open_at(
+                parent.as_fd(),
+                name,
+                libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW,
+                0,
+            )
         }
         Kind::File => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
@@ -62,11 +71,18 @@ pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<Ow
 /// Like `make` for a directory, but no component may be a symlink: for the places whose identity matters (/proc, /sys, /dev).
 pub fn make_real_directory(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<OwnedFd> {
     let open = |path: &str| {
-        file::open_at2(root, path, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_BENEATH | file::NO_SYMLINKS)
+        file::open_at2(
+            root,
+            path,
+            libc::O_PATH | libc::O_DIRECTORY,
+            libc::RESOLVE_BENEATH | file::NO_SYMLINKS,
+        )
     };
     match open(&relative(parts)) {
         Err(error) if sys::is(&error, libc::ENOENT) => {
-            let Some((name, above)) = parts.split_last() else { return Err(error) };
+            let Some((name, above)) = parts.split_last() else {
+                return Err(error);
+            };
             let parent = make_real_directory(root, above)?;
             file::make_dir_at(parent.as_fd(), name, 0o755)?;
             open(&relative(parts))
@@ -76,7 +92,11 @@ pub fn make_real_directory(root: BorrowedFd<'_>, parts: &[String]) -> io::Result
 }
 
 fn relative(parts: &[String]) -> String {
-    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+    if parts.is_empty() {
+        ".".to_owned()
+    } else {
+        parts.join("/")
+    }
 }
 
 #[cfg(test)]
@@ -101,16 +121,31 @@ mod tests {
         symlink(dir.join("outside"), root_path.join("away")).expect("link");
         symlink("../../../../outside", root_path.join("up")).expect("link");
         symlink("/real", root_path.join("inside")).expect("link");
-        let root = file::open(root_path.to_str().expect("utf-8"), libc::O_PATH | libc::O_DIRECTORY).expect("root");
+        let root = file::open(
+            root_path.to_str().expect("utf-8"),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )
+        .expect("root");
         let parts = |path: &str| components("x", path).expect("parts");
-        drop(make(root.as_fd(), &parts("/inside/new/deep"), Kind::Directory).expect("through an inner link"));
+        drop(
+            make(root.as_fd(), &parts("/inside/new/deep"), Kind::Directory)
+                .expect("through an inner link"),
+        );
         assert!(root_path.join("real/new/deep").is_dir());
         // A dangling link is never created through, and nothing appears outside.
         assert!(make(root.as_fd(), &parts("/away/x"), Kind::Directory).is_err());
         assert!(make(root.as_fd(), &parts("/up/x"), Kind::File).is_err());
-        assert_eq!(std::fs::read_dir(dir.join("outside")).expect("list").count(), 0);
+        assert_eq!(
+            std::fs::read_dir(dir.join("outside"))
+                .expect("list")
+                .count(),
+            0
+        );
         let error = make_real_directory(root.as_fd(), &parts("/inside")).expect_err("a link");
-        assert!(sys::is(&error, libc::ELOOP) || sys::is(&error, libc::ENOTDIR), "{error}");
+        assert!(
+            sys::is(&error, libc::ELOOP) || sys::is(&error, libc::ENOTDIR),
+            "{error}"
+        );
         std::fs::remove_dir_all(&dir).expect("clean");
     }
 }

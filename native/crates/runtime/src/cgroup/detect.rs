@@ -37,7 +37,18 @@ pub struct Layout {
 }
 
 const CONTROLLERS: [&str; 12] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "perf_event",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
 ];
 
 /// The layout that a /proc/self/mountinfo shows.
@@ -45,19 +56,29 @@ pub fn layout(mountinfo: &str) -> Layout {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     let mut unified = None;
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mount) = left.split(' ').nth(4).map(unescape) else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(mount) = left.split(' ').nth(4).map(unescape) else {
+            continue;
+        };
         let mut fields = right.split(' ');
         let (kind, options) = (fields.next(), fields.nth(1).unwrap_or(""));
         match kind {
             Some("cgroup2") => prefer(&mut unified, mount),
             Some("cgroup") => {
-                let controllers: Vec<String> =
-                    options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
+                let controllers: Vec<String> = options
+                    .split(',')
+                    .filter(|option| CONTROLLERS.contains(option))
+                    .map(str::to_owned)
+                    .collect();
                 if controllers.is_empty() {
                     continue;
                 }
-                match hierarchies.iter_mut().find(|known| known.controllers == controllers) {
+                match hierarchies
+                    .iter_mut()
+                    .find(|known| known.controllers == controllers)
+                {
                     Some(known) if usual(&mount) && !usual(&known.mount) => known.mount = mount,
                     Some(_) => {}
                     None => hierarchies.push(Hierarchy { mount, controllers }),
@@ -71,11 +92,18 @@ pub fn layout(mountinfo: &str) -> Layout {
         (false, Some(_)) => Mode::Hybrid,
         _ => Mode::V1,
     };
-    Layout { mode, hierarchies, unified }
+    Layout {
+        mode,
+        hierarchies,
+        unified,
+    }
 }
 
 fn prefer(held: &mut Option<PathBuf>, mount: PathBuf) {
-    if held.as_ref().is_none_or(|known| usual(&mount) && !usual(known)) {
+    if held
+        .as_ref()
+        .is_none_or(|known| usual(&mount) && !usual(known))
+    {
         *held = Some(mount);
     }
 }
@@ -86,7 +114,13 @@ fn usual(mount: &std::path::Path) -> bool {
 
 /// mountinfo writes space, tab, newline and backslash in octal.
 fn unescape(field: &str) -> PathBuf {
-    PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+    PathBuf::from(
+        field
+            .replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\012", "\n")
+            .replace("\\134", "\\"),
+    )
 }
 
 #[cfg(test)]
@@ -105,7 +139,10 @@ mod tests {
         assert_eq!(read.hierarchies[1].controllers, ["cpu", "cpuacct"]);
         assert_eq!(layout(&format!("{v1}{unified}")).mode, Mode::Hybrid);
         let only = layout(unified);
-        assert_eq!((only.mode, only.unified), (Mode::V2, Some("/sys/fs/cgroup/unified".into())));
+        assert_eq!(
+            (only.mode, only.unified),
+            (Mode::V2, Some("/sys/fs/cgroup/unified".into()))
+        );
     }
 
     #[test]
@@ -113,6 +150,9 @@ mod tests {
         let read = layout(
             "1 1 0:1 / /tmp/odd rw - cgroup cgroup rw,memory\n2 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
         );
-        assert_eq!(read.hierarchies[0].mount, PathBuf::from("/sys/fs/cgroup/memory"));
+        assert_eq!(
+            read.hierarchies[0].mount,
+            PathBuf::from("/sys/fs/cgroup/memory")
+        );
     }
 }

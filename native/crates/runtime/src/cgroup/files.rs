@@ -27,7 +27,10 @@ impl Files for Kernel {
         fs::remove_dir(path)
     }
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {
-        fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(value.as_bytes())
     }
     fn read(&self, path: &Path) -> io::Result<String> {
         fs::read_to_string(path)

@@ -50,8 +50,14 @@ pub fn driver(layout: &Layout) -> Box<dyn Driver> {
 
 fn driver_with(layout: &Layout, files: Box<dyn Files>) -> Box<dyn Driver> {
     match (&layout.mode, &layout.unified) {
-        (Mode::V2, Some(mount)) => Box::new(v2::V2 { mount: mount.clone(), files }),
-        _ => Box::new(v1::V1 { hierarchies: layout.hierarchies.clone(), files }),
+        (Mode::V2, Some(mount)) => Box::new(v2::V2 {
+            mount: mount.clone(),
+            files,
+        }),
+        _ => Box::new(v1::V1 {
+            hierarchies: layout.hierarchies.clone(),
+            files,
+        }),
     }
 }
 
@@ -59,7 +65,10 @@ fn driver_with(layout: &Layout, files: Box<dyn Files>) -> Box<dyn Driver> {
 pub fn check_path(path: &str) -> Result<(), Failure> {
     let parts = within::components("reading linux.cgroupsPath", path)?;
     if parts.is_empty() {
-        return Err(Failure::invalid("reading linux.cgroupsPath", "it is the root of the hierarchy; name a group of the container's own"));
+        return Err(Failure::invalid(
+            "reading linux.cgroupsPath",
+            "it is the root of the hierarchy; name a group of the container's own",
+        ));
     }
     Ok(())
 }
@@ -77,7 +86,11 @@ pub fn pids(driver: &dyn Driver, path: &str) -> Vec<i32> {
 
 fn collect(dir: &std::path::Path, found: &mut Vec<i32>) {
     if let Ok(text) = std::fs::read_to_string(dir.join("cgroup.procs")) {
-        found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        found.extend(
+            text.lines()
+                .filter_map(|line| line.parse::<i32>().ok())
+                .filter(|pid| *pid > 0),
+        );
     }
     for below in subgroups(dir) {
         collect(&below, found);
@@ -85,14 +98,22 @@ fn collect(dir: &std::path::Path, found: &mut Vec<i32>) {
 }
 
 fn subgroups(dir: &std::path::Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Sends a signal to every process of the group; each is told apart from a reused pid by looking again once it is pinned.
 pub fn signal_all(driver: &dyn Driver, path: &str, signal: i32) {
     for pid in pids(driver, path) {
-        let Ok(pinned) = process::pidfd(pid) else { continue };
+        let Ok(pinned) = process::pidfd(pid) else {
+            continue;
+        };
         if pids(driver, path).binary_search(&pid).is_ok() {
             // A process that ended meanwhile is what was wanted, or nothing to signal.
             drop(process::signal_pidfd(pinned.as_fd(), signal));
@@ -116,9 +137,14 @@ pub fn destroy(driver: &dyn Driver, path: &str) -> Result<(), Failure> {
                 last = Some((dir, error));
             }
         }
-        let Some((dir, error)) = last else { return Ok(()) };
+        let Some((dir, error)) = last else {
+            return Ok(());
+        };
         if !is(&error, libc::EBUSY) || Instant::now() > deadline {
-            return Err(Failure::io(format!("removing cgroup {}", dir.display()), &error));
+            return Err(Failure::io(
+                format!("removing cgroup {}", dir.display()),
+                &error,
+            ));
         }
         // A dying process leaves its group a moment after it can be waited for; v1 has no event for that.
         std::thread::sleep(Duration::from_millis(pause_ms));
@@ -128,11 +154,22 @@ pub fn destroy(driver: &dyn Driver, path: &str) -> Result<(), Failure> {
 
 fn wait_gone(pids: &[i32], deadline: Instant) {
     for pid in pids {
-        let Ok(pinned) = process::pidfd(*pid) else { continue };
+        let Ok(pinned) = process::pidfd(*pid) else {
+            continue;
+        };
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut fds = [libc::pollfd { fd: pinned.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        let mut fds = [libc::pollfd {
+            fd: pinned.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
         // Bounded by the deadline: a process stuck in the kernel shows as EBUSY afterwards.
-        if process::poll(&mut fds, i32::try_from(left.as_millis().min(200)).unwrap_or(200)).is_err() {
+        if process::poll(
+            &mut fds,
+            i32::try_from(left.as_millis().min(200)).unwrap_or(200),
+        )
+        .is_err()
+        {
             return;
         }
     }

@@ -14,7 +14,16 @@ const CONTROLLERS: [&str; 6] = ["memory", "pids", "cpu", "cpuacct", "devices", "
 
 /// Docker's default: nodes may be made, and these used.
 const DEVICES: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
     "c 136:* rwm",
 ];
 
@@ -26,24 +35,35 @@ pub struct V1 {
 
 impl V1 {
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
-        self.hierarchies
-            .iter()
-            .filter(|hierarchy| hierarchy.controllers.iter().any(|name| CONTROLLERS.contains(&name.as_str()) || name == "cpuset"))
+        self.hierarchies.iter().filter(|hierarchy| {
+            hierarchy
+                .controllers
+                .iter()
+                .any(|name| CONTROLLERS.contains(&name.as_str()) || name == "cpuset")
+        })
     }
 
     fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
-        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))?;
+        let hierarchy = self
+            .hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))?;
         Some(join(&hierarchy.mount, path))
     }
 
     /// Whether a container with these limits has a directory in this hierarchy.
     fn wanted(hierarchy: &Hierarchy, cpuset: bool) -> bool {
-        hierarchy.controllers.iter().any(|name| CONTROLLERS.contains(&name.as_str()) || (cpuset && name == "cpuset"))
+        hierarchy
+            .controllers
+            .iter()
+            .any(|name| CONTROLLERS.contains(&name.as_str()) || (cpuset && name == "cpuset"))
     }
 
     /// A group's cpuset is empty until it is given its parent's, and takes no process while it is.
     fn inherit_cpuset(&self, dir: &Path) -> io::Result<()> {
-        let Some(parent) = dir.parent() else { return Ok(()) };
+        let Some(parent) = dir.parent() else {
+            return Ok(());
+        };
         for name in ["cpuset.cpus", "cpuset.mems"] {
             if self.files.read(&dir.join(name))?.trim().is_empty() {
                 let value = self.files.read(&parent.join(name))?;
@@ -55,11 +75,15 @@ impl V1 {
 
     fn limits(&self, dir: &Path, controller: &str, resources: &Resources) -> Result<(), Failure> {
         let write = |name: &str, value: &str| {
-            self.files.write(&dir.join(name), value).map_err(|error| failed(&dir.join(name), value, &error))
+            self.files
+                .write(&dir.join(name), value)
+                .map_err(|error| failed(&dir.join(name), value, &error))
         };
         match controller {
             "memory" => {
-                let Some(memory) = &resources.memory else { return Ok(()) };
+                let Some(memory) = &resources.memory else {
+                    return Ok(());
+                };
                 if let Some(limit) = memory.limit {
                     write("memory.limit_in_bytes", &limit.to_string())?;
                 }
@@ -67,16 +91,27 @@ impl V1 {
                     write("memory.soft_limit_in_bytes", &reservation.to_string())?;
                 }
                 if let Some(swap) = memory.swap {
-                    match self.files.write(&dir.join("memory.memsw.limit_in_bytes"), &swap.to_string()) {
+                    match self
+                        .files
+                        .write(&dir.join("memory.memsw.limit_in_bytes"), &swap.to_string())
+                    {
                         // The kernel was started without swap accounting: there is nothing to limit by.
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(error) => return Err(failed(&dir.join("memory.memsw.limit_in_bytes"), &swap.to_string(), &error)),
+                        Err(error) => {
+                            return Err(failed(
+                                &dir.join("memory.memsw.limit_in_bytes"),
+                                &swap.to_string(),
+                                &error,
+                            ));
+                        }
                         Ok(()) => {}
                     }
                 }
             }
             "cpu" => {
-                let Some(cpu) = &resources.cpu else { return Ok(()) };
+                let Some(cpu) = &resources.cpu else {
+                    return Ok(());
+                };
                 if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
                     write("cpu.shares", &shares.to_string())?;
                 }
@@ -112,16 +147,30 @@ impl V1 {
 impl Driver for V1 {
     fn create(&self, path: &str, resources: &Resources) -> Result<(), Failure> {
         let cpuset = wants_cpuset(resources);
-        for hierarchy in self.hierarchies.iter().filter(|hierarchy| Self::wanted(hierarchy, cpuset)) {
+        for hierarchy in self
+            .hierarchies
+            .iter()
+            .filter(|hierarchy| Self::wanted(hierarchy, cpuset))
+        {
             let of_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
-            let made = files::make_group(self.files.as_ref(), &hierarchy.mount, path, &mut |parent| {
-                if of_cpuset && parent != hierarchy.mount { self.inherit_cpuset(parent) } else { Ok(()) }
-            });
+            let made =
+                files::make_group(self.files.as_ref(), &hierarchy.mount, path, &mut |parent| {
+                    if of_cpuset && parent != hierarchy.mount {
+                        self.inherit_cpuset(parent)
+                    } else {
+                        Ok(())
+                    }
+                });
             let dir = made.map_err(|error| {
-                Failure::io(format!("making cgroup {}", join(&hierarchy.mount, path).display()), &error)
+                Failure::io(
+                    format!("making cgroup {}", join(&hierarchy.mount, path).display()),
+                    &error,
+                )
             })?;
             if of_cpuset {
-                self.inherit_cpuset(&dir).map_err(|error| Failure::io(format!("preparing cpuset {}", dir.display()), &error))?;
+                self.inherit_cpuset(&dir).map_err(|error| {
+                    Failure::io(format!("preparing cpuset {}", dir.display()), &error)
+                })?;
             }
             for controller in &hierarchy.controllers {
                 self.limits(&dir, controller, resources)?;
@@ -139,7 +188,9 @@ impl Driver for V1 {
             let file = join(&hierarchy.mount, path).join("cgroup.procs");
             match self.files.write(&file, &pid.to_string()) {
                 // cpuset has no directory unless a limit asked for one.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && hierarchy.controllers.iter().all(|name| name == "cpuset") => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && hierarchy.controllers.iter().all(|name| name == "cpuset") => {}
                 other => other.map_err(|error| failed(&file, &pid.to_string(), &error))?,
             }
         }
@@ -147,7 +198,9 @@ impl Driver for V1 {
     }
 
     fn directories(&self, path: &str) -> Vec<PathBuf> {
-        self.used().map(|hierarchy| join(&hierarchy.mount, path)).collect()
+        self.used()
+            .map(|hierarchy| join(&hierarchy.mount, path))
+            .collect()
     }
 
     fn oom_kills(&self, path: &str) -> u64 {
@@ -158,16 +211,28 @@ impl Driver for V1 {
 
     fn oom_watch(&self, path: &str) -> Option<OomWatch> {
         let dir = self.directory("memory", path)?;
-        let control = file::open(&dir.join("memory.oom_control").to_string_lossy(), libc::O_RDONLY).ok()?;
+        let control = file::open(
+            &dir.join("memory.oom_control").to_string_lossy(),
+            libc::O_RDONLY,
+        )
+        .ok()?;
         let event = process::event_fd().ok()?;
         let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-        self.files.write(&dir.join("cgroup.event_control"), &line).ok()?;
-        Some(OomWatch { event, _held: Some(control) })
+        self.files
+            .write(&dir.join("cgroup.event_control"), &line)
+            .ok()?;
+        Some(OomWatch {
+            event,
+            _held: Some(control),
+        })
     }
 
     fn views(&self, resources: &Resources) -> Option<Vec<(String, String)>> {
         let cpuset = wants_cpuset(resources);
-        let wanted = self.hierarchies.iter().filter(|hierarchy| Self::wanted(hierarchy, cpuset));
+        let wanted = self
+            .hierarchies
+            .iter()
+            .filter(|hierarchy| Self::wanted(hierarchy, cpuset));
         Some(
             wanted
                 .filter_map(|hierarchy| {
@@ -211,7 +276,9 @@ mod tests {
             controllers: name.split(',').map(str::to_owned).collect(),
         };
         V1 {
-            hierarchies: ["memory", "pids", "cpu,cpuacct", "cpuset", "blkio"].map(hierarchy).into(),
+            hierarchies: ["memory", "pids", "cpu,cpuacct", "cpuset", "blkio"]
+                .map(hierarchy)
+                .into(),
             files: Box::new(recording.clone()),
         }
     }
@@ -220,11 +287,22 @@ mod tests {
     fn create_makes_only_what_is_needed_and_writes_limits() {
         let recording = Recording::default();
         let resources = Resources {
-            memory: Some(Memory { limit: Some(64), reservation: None, swap: Some(128) }),
-            cpu: Some(Cpu { shares: Some(512), quota: Some(50_000), period: Some(100_000), cpus: None }),
+            memory: Some(Memory {
+                limit: Some(64),
+                reservation: None,
+                swap: Some(128),
+            }),
+            cpu: Some(Cpu {
+                shares: Some(512),
+                quota: Some(50_000),
+                period: Some(100_000),
+                cpus: None,
+            }),
             pids: Some(Pids { limit: 7 }),
         };
-        driver(&recording).create("/shoal/a", &resources).expect("created");
+        driver(&recording)
+            .create("/shoal/a", &resources)
+            .expect("created");
         assert_eq!(
             recording.lines(),
             [
@@ -246,9 +324,18 @@ mod tests {
 
     #[test]
     fn create_goes_on_without_swap_accounting_and_replaces_a_leftover() {
-        let recording = Recording { missing: vec!["memory.memsw.limit_in_bytes"], ..Recording::default() };
-        let resources =
-            Resources { memory: Some(Memory { limit: Some(64), reservation: None, swap: Some(64) }), ..Resources::default() };
+        let recording = Recording {
+            missing: vec!["memory.memsw.limit_in_bytes"],
+            ..Recording::default()
+        };
+        let resources = Resources {
+            memory: Some(Memory {
+                limit: Some(64),
+                reservation: None,
+                swap: Some(64),
+            }),
+            ..Resources::default()
+        };
         let driver = driver(&recording);
         driver.create("/a", &resources).expect("no memsw");
         driver.create("/a", &resources).expect("leftover");
@@ -257,13 +344,27 @@ mod tests {
 
     #[test]
     fn create_inherits_a_cpuset_before_it_narrows_it() {
-        let recording = Recording { contents: vec![("cpuset.cpus", ""), ("cpuset.mems", "0")], ..Recording::default() };
-        let resources =
-            Resources { cpu: Some(Cpu { cpus: Some("1".into()), ..Cpu::default() }), ..Resources::default() };
-        driver(&recording).create("/a", &resources).expect("created");
+        let recording = Recording {
+            contents: vec![("cpuset.cpus", ""), ("cpuset.mems", "0")],
+            ..Recording::default()
+        };
+        let resources = Resources {
+            cpu: Some(Cpu {
+                cpus: Some("1".into()),
+                ..Cpu::default()
+            }),
+            ..Resources::default()
+        };
+        driver(&recording)
+            .create("/a", &resources)
+            .expect("created");
         let lines = recording.lines();
-        let inherit = lines.iter().position(|line| line == "/c/cpuset/a/cpuset.cpus=");
-        let narrow = lines.iter().position(|line| line == "/c/cpuset/a/cpuset.cpus=1");
+        let inherit = lines
+            .iter()
+            .position(|line| line == "/c/cpuset/a/cpuset.cpus=");
+        let narrow = lines
+            .iter()
+            .position(|line| line == "/c/cpuset/a/cpuset.cpus=1");
         assert!(inherit.is_some() && inherit < narrow, "{lines:?}");
     }
 }

@@ -32,14 +32,24 @@ impl Driver for V2 {
             enabled.push_str(" +cpuset");
         }
         let dir = files::make_group(self.files.as_ref(), &self.mount, path, &mut |parent| {
-            self.files.write(&parent.join("cgroup.subtree_control"), &enabled)
+            self.files
+                .write(&parent.join("cgroup.subtree_control"), &enabled)
         })
-        .map_err(|error| Failure::io(format!("making cgroup {}", self.dir(path).display()), &error))?;
+        .map_err(|error| {
+            Failure::io(
+                format!("making cgroup {}", self.dir(path).display()),
+                &error,
+            )
+        })?;
         for (name, value) in limits(resources) {
             match self.files.write(&dir.join(name), &value) {
-                Err(error) if name == "memory.swap.max" && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error)
+                    if name == "memory.swap.max" && error.kind() == io::ErrorKind::NotFound => {}
                 other => other.map_err(|error| {
-                    Failure::io(format!("writing {value:?} to {}", dir.join(name).display()), &error)
+                    Failure::io(
+                        format!("writing {value:?} to {}", dir.join(name).display()),
+                        &error,
+                    )
                 })?,
             }
         }
@@ -59,16 +69,36 @@ impl Driver for V2 {
     }
 
     fn oom_kills(&self, path: &str) -> u64 {
-        self.files.read(&self.dir(path).join("memory.events")).map_or(0, |text| keyed(&text, "oom_kill"))
+        self.files
+            .read(&self.dir(path).join("memory.events"))
+            .map_or(0, |text| keyed(&text, "oom_kill"))
     }
 
     fn oom_watch(&self, path: &str) -> Option<OomWatch> {
-        let events = c_string(self.dir(path).join("memory.events").to_string_lossy().as_bytes()).ok()?;
-        // SAFETY: no pointers.
-        let inotify = file::new_fd(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }.into()).ok()?;
-        // SAFETY: the path is NUL-terminated and lives over the call.
-        check(unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), events.as_ptr(), libc::IN_MODIFY) }.into()).ok()?;
-        Some(OomWatch { event: inotify, _held: None })
+        let events = c_string(
+            self.dir(path)
+                .join("memory.events")
+                .to_string_lossy()
+                .as_bytes(),
+        )
+        .ok()?;
+        let inotify = file::new_fd(
+            // SAFETY: no pointers.
+            unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }.into(),
+        )
+        .ok()?;
+        check(
+            // SAFETY: the path is NUL-terminated and lives over the call.
+            unsafe {
+                libc::inotify_add_watch(inotify.as_raw_fd(), events.as_ptr(), libc::IN_MODIFY)
+            }
+            .into(),
+        )
+        .ok()?;
+        Some(OomWatch {
+            event: inotify,
+            _held: None,
+        })
     }
 
     fn views(&self, _resources: &Resources) -> Option<Vec<(String, String)>> {
@@ -82,7 +112,13 @@ impl Driver for V2 {
 }
 
 fn limits(resources: &Resources) -> Vec<(&'static str, String)> {
-    let or_max = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+    let or_max = |value: i64| {
+        if value < 0 {
+            "max".to_owned()
+        } else {
+            value.to_string()
+        }
+    };
     let mut files = Vec::new();
     if let Some(memory) = &resources.memory {
         if let Some(limit) = memory.limit {
@@ -93,8 +129,19 @@ fn limits(resources: &Resources) -> Vec<(&'static str, String)> {
         }
         if let Some(swap) = memory.swap {
             // v2 counts swap alone, v1 (and the configuration) memory and swap together.
-            let alone = if swap < 0 { -1 } else { swap - memory.limit.unwrap_or(0).max(0) };
-            files.push(("memory.swap.max", if swap < 0 { "max".to_owned() } else { alone.max(0).to_string() }));
+            let alone = if swap < 0 {
+                -1
+            } else {
+                swap - memory.limit.unwrap_or(0).max(0)
+            };
+            files.push((
+                "memory.swap.max",
+                if swap < 0 {
+                    "max".to_owned()
+                } else {
+                    alone.max(0).to_string()
+                },
+            ));
         }
     }
     if let Some(cpu) = &resources.cpu {
@@ -102,14 +149,28 @@ fn limits(resources: &Resources) -> Vec<(&'static str, String)> {
             files.push(("cpu.weight", weight_of_shares(shares).to_string()));
         }
         if let Some(quota) = cpu.quota.filter(|quota| *quota != 0) {
-            files.push(("cpu.max", format!("{} {}", or_max(quota), cpu.period.filter(|period| *period > 0).unwrap_or(100_000))));
+            files.push((
+                "cpu.max",
+                format!(
+                    "{} {}",
+                    or_max(quota),
+                    cpu.period.filter(|period| *period > 0).unwrap_or(100_000)
+                ),
+            ));
         }
         if let Some(cpus) = &cpu.cpus {
             files.push(("cpuset.cpus", cpus.clone()));
         }
     }
     if let Some(pids) = &resources.pids {
-        files.push(("pids.max", if pids.limit > 0 { pids.limit.to_string() } else { "max".to_owned() }));
+        files.push((
+            "pids.max",
+            if pids.limit > 0 {
+                pids.limit.to_string()
+            } else {
+                "max".to_owned()
+            },
+        ));
     }
     files
 }
@@ -124,16 +185,28 @@ fn line(dir: &std::path::Path, name: &str, value: &str) -> String {
 mod tests {
     use super::super::files::recording::Recording;
     use super::*;
-    use std::path::Path;
     use shoal_protocol::oci::{Cpu, Memory, Pids};
+    use std::path::Path;
 
     #[test]
     fn create_enables_controllers_above_and_writes_limits() {
         let recording = Recording::default();
-        let driver = V2 { mount: "/c".into(), files: Box::new(recording.clone()) };
+        let driver = V2 {
+            mount: "/c".into(),
+            files: Box::new(recording.clone()),
+        };
         let resources = Resources {
-            memory: Some(Memory { limit: Some(100), reservation: None, swap: Some(150) }),
-            cpu: Some(Cpu { shares: Some(1024), quota: Some(-1), period: None, cpus: None }),
+            memory: Some(Memory {
+                limit: Some(100),
+                reservation: None,
+                swap: Some(150),
+            }),
+            cpu: Some(Cpu {
+                shares: Some(1024),
+                quota: Some(-1),
+                period: None,
+                cpus: None,
+            }),
             pids: Some(Pids { limit: 0 }),
         };
         driver.create("/p/a", &resources).expect("created");
@@ -141,9 +214,17 @@ mod tests {
         assert_eq!(
             recording.lines(),
             [
-                line(Path::new("/c"), "cgroup.subtree_control", "+memory +pids +cpu"),
+                line(
+                    Path::new("/c"),
+                    "cgroup.subtree_control",
+                    "+memory +pids +cpu"
+                ),
                 "mkdir /c/p".to_owned(),
-                line(Path::new("/c/p"), "cgroup.subtree_control", "+memory +pids +cpu"),
+                line(
+                    Path::new("/c/p"),
+                    "cgroup.subtree_control",
+                    "+memory +pids +cpu"
+                ),
                 "mkdir /c/p/a".to_owned(),
                 line(dir, "memory.max", "100"),
                 line(dir, "memory.swap.max", "50"),

@@ -24,14 +24,29 @@ pub(crate) fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
 /// openat(2), always close-on-exec.
 pub fn open_at(dir: BorrowedFd<'_>, path: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let path = c_string(path)?;
-    // SAFETY: path is NUL-terminated and lives over the call.
-    owned(unsafe { libc::openat(dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }.into())
+    owned(
+        // SAFETY: path is NUL-terminated and lives over the call.
+        unsafe {
+            libc::openat(
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                flags | libc::O_CLOEXEC,
+                mode,
+            )
+        }
+        .into(),
+    )
 }
 
 /// open(2) from the working directory, always close-on-exec.
 pub fn open(path: &str, flags: i32) -> io::Result<OwnedFd> {
-    // SAFETY: AT_FDCWD is not a descriptor that anybody closes.
-    open_at(unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }, path, flags, 0)
+    open_at(
+        // SAFETY: AT_FDCWD is not a descriptor that anybody closes.
+        unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) },
+        path,
+        flags,
+        0,
+    )
 }
 
 /// openat2(2) with resolution rules, always close-on-exec.
@@ -61,7 +76,12 @@ pub fn make_dir_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()>
 }
 
 /// mknodat(2).
-pub fn make_node_at(dir: BorrowedFd<'_>, name: &str, mode: u32, device: (u32, u32)) -> io::Result<()> {
+pub fn make_node_at(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    mode: u32,
+    device: (u32, u32),
+) -> io::Result<()> {
     let name = c_string(name)?;
     let device = libc::makedev(device.0, device.1);
     // SAFETY: name is NUL-terminated and lives over the call.
@@ -72,7 +92,8 @@ pub fn make_node_at(dir: BorrowedFd<'_>, name: &str, mode: u32, device: (u32, u3
 pub fn symlink_at(target: &str, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let (target, name) = (c_string(target)?, c_string(name)?);
     // SAFETY: both strings are NUL-terminated and live over the call.
-    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into()).map(drop)
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into())
+        .map(drop)
 }
 
 /// readlinkat(2).
@@ -80,9 +101,14 @@ pub fn read_link_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<String> {
     let name = c_string(name)?;
     let mut buffer = vec![0u8; 4096];
     // SAFETY: the buffer is writable for the length that is given.
-    let length = check(
-        unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long,
-    )?;
+    let length = check(unsafe {
+        libc::readlinkat(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+        )
+    } as libc::c_long)?;
     buffer.truncate(usize::try_from(length).unwrap_or(0));
     String::from_utf8(buffer).map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ))
 }
@@ -93,7 +119,11 @@ pub fn stat(fd: BorrowedFd<'_>) -> io::Result<(u32, u32, u32)> {
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to our own struct.
     check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }.into())?;
-    Ok((stat.st_mode, libc::major(stat.st_rdev), libc::minor(stat.st_rdev)))
+    Ok((
+        stat.st_mode,
+        libc::major(stat.st_rdev),
+        libc::minor(stat.st_rdev),
+    ))
 }
 
 /// Whether a descriptor is of a directory.
@@ -153,19 +183,31 @@ pub fn unlock(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// renameat2(2) that refuses to replace: EEXIST when `to` is there.
 pub fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     let (from, to) = (c_string(from)?, c_string(to)?);
-    // SAFETY: both names are NUL-terminated and live over the call.
-    check(unsafe {
-        libc::renameat2(dir.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), libc::RENAME_NOREPLACE)
-    }
-    .into())
+    check(
+        // SAFETY: both names are NUL-terminated and live over the call.
+        unsafe {
+            libc::renameat2(
+                dir.as_raw_fd(),
+                from.as_ptr(),
+                dir.as_raw_fd(),
+                to.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        }
+        .into(),
+    )
     .map(drop)
 }
 
 /// renameat(2) within one directory.
 pub fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     let (from, to) = (c_string(from)?, c_string(to)?);
-    // SAFETY: both names are NUL-terminated and live over the call.
-    check(unsafe { libc::renameat(dir.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr()) }.into()).map(drop)
+    check(
+        // SAFETY: both names are NUL-terminated and live over the call.
+        unsafe { libc::renameat(dir.as_raw_fd(), from.as_ptr(), dir.as_raw_fd(), to.as_ptr()) }
+            .into(),
+    )
+    .map(drop)
 }
 
 /// A whole small file beneath a directory.
@@ -177,14 +219,24 @@ pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
 
 /// Writes a new file that nobody reads yet, without forcing it to disk.
 pub fn write_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let fd = open_at(dir, name, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o600)?;
+    let fd = open_at(
+        dir,
+        name,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+        0o600,
+    )?;
     File::from(fd).write_all(bytes)
 }
 
 /// Writes a file so that after a crash it is there whole or not at all, and returns once it is on disk.
 pub fn write_durable_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = format!(".{name}.new");
-    let mut file = File::from(open_at(dir, &draft, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o600)?);
+    let mut file = File::from(open_at(
+        dir,
+        &draft,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+        0o600,
+    )?);
     file.write_all(bytes)?;
     file.sync_all()?;
     rename(dir, &draft, name)?;

@@ -10,7 +10,11 @@ use std::io;
 
 /// The result of a raw system call, or errno.
 pub(crate) fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// A C string; a NUL inside is EINVAL, as the kernel could not be told such a name.

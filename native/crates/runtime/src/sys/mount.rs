@@ -23,7 +23,12 @@ const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 
-fn config(fs: BorrowedFd<'_>, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> io::Result<()> {
+fn config(
+    fs: BorrowedFd<'_>,
+    command: u32,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+) -> io::Result<()> {
     // SAFETY: key and value are NUL-terminated, or null where the command takes none.
     check(unsafe {
         libc::syscall(
@@ -73,14 +78,22 @@ impl Draft {
         const FSMOUNT_CLOEXEC: u32 = 1;
         config(self.0.as_fd(), FSCONFIG_CMD_CREATE, None, None)?;
         // SAFETY: no pointers.
-        new_fd(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+        new_fd(unsafe {
+            libc::syscall(
+                libc::SYS_fsmount,
+                self.0.as_raw_fd(),
+                FSMOUNT_CLOEXEC,
+                attributes,
+            )
+        })
     }
 
     /// What the kernel said about the last failure, if it said anything.
     pub fn complaint(&self) -> Option<String> {
         let mut buffer = [0u8; 512];
         // SAFETY: the buffer is writable for its length.
-        let got = unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        let got =
+            unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
         let got = usize::try_from(got).ok().filter(|got| *got > 2)?;
         Some(String::from_utf8_lossy(&buffer[2..got]).trim().to_owned())
     }
@@ -88,7 +101,8 @@ impl Draft {
 
 /// A detached copy of the mount at an open file, with everything below when `recursive`.
 pub fn clone_tree(of: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
+    let mut flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
     if recursive {
         flags |= libc::AT_RECURSIVE.cast_unsigned();
     }
@@ -115,8 +129,19 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Changes attributes and propagation (0: unchanged) of the mount at an open file.
-pub fn set_attributes(of: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+pub fn set_attributes(
+    of: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: clear,
+        propagation,
+        userns_fd: 0,
+    };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the struct lives over the call and the size is its own.
     check(unsafe {
@@ -133,11 +158,33 @@ pub fn set_attributes(of: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64
 }
 
 /// mount(2), for overlay on kernels before 6.5 and for changing the propagation of `/`.
-pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
-    let (source, target, kind, data) = (c_string(source)?, c_string(target)?, c_string(kind)?, c_string(data)?);
-    // SAFETY: all strings are NUL-terminated and live over the call.
-    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }.into())
-        .map(drop)
+pub fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    let (source, target, kind, data) = (
+        c_string(source)?,
+        c_string(target)?,
+        c_string(kind)?,
+        c_string(data)?,
+    );
+    check(
+        // SAFETY: all strings are NUL-terminated and live over the call.
+        unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                data.as_ptr().cast(),
+            )
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// Makes the working directory the root and drops the old root, leaving no way back.

@@ -35,7 +35,13 @@ pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result
         args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
     // SAFETY: no CLONE_VM and no new stack: the child goes on with a copy, as after fork; one thread by contract.
-    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })? {
+    match check(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    })? {
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent(i32::try_from(pid).expect("pids fit i32"))),
     }
@@ -70,7 +76,13 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the siginfo pointer may be null.
     check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     })
     .map(drop)
 }
@@ -107,8 +119,20 @@ pub fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
 
 /// Whether others of the same user may look into this process.
 pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) }.into()).map(drop)
+    check(
+        // SAFETY: no pointers.
+        unsafe {
+            libc::prctl(
+                libc::PR_SET_DUMPABLE,
+                libc::c_ulong::from(dumpable),
+                0,
+                0,
+                0,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// PR_SET_NO_NEW_PRIVS.
@@ -154,7 +178,15 @@ pub fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: no pointers.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    })
+    .map(drop)
 }
 
 /// Blocks or unblocks signals; gives nothing back.
@@ -188,8 +220,11 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
             libc::sigaddset(&raw mut set, *signal);
         }
     }
-    // SAFETY: the set lives over the call.
-    new_fd(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())
+    new_fd(
+        // SAFETY: the set lives over the call.
+        unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }
+            .into(),
+    )
 }
 
 /// Sets a signal to be ignored.
@@ -200,9 +235,22 @@ pub fn ignore_signal(signal: i32) {
 
 /// Every signal back to its default action, nothing blocked: what a fresh program expects.
 pub fn reset_signals() -> io::Result<()> {
+    /// The kernel's struct sigaction, all zeroes: SIG_DFL, no flags, no mask.
+    #[repr(C)]
+    struct Default([u64; 4]);
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; KILL, STOP and the C library's own answer EINVAL, which changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let action = Default([0; 4]);
+        // SAFETY: SIG_DFL runs no code of ours. The raw call is used as the C library refuses its own signals 32 and 33,
+        // which a parent may have left ignored; KILL and STOP answer EINVAL, which changes nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const action,
+                std::ptr::null_mut::<u8>(),
+                8,
+            )
+        };
     }
     block_only(&[])
 }
@@ -238,7 +286,8 @@ pub fn change_dir_to(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn working_dir() -> io::Result<Vec<u8>> {
     let mut buffer = vec![0u8; 4096];
     // SAFETY: the buffer is writable for its length. The raw call is used as libc's hides "(unreachable)".
-    let length = check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     buffer.truncate(usize::try_from(length).unwrap_or(1).saturating_sub(1));
     Ok(buffer)
 }
@@ -247,13 +296,23 @@ pub fn working_dir() -> io::Result<Vec<u8>> {
 pub fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) }).map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<u8>(),
+        )
+    })
+    .map(drop)
 }
 
 /// execve(2); returns only on failure.
 pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |of: &[CString]| -> Vec<*const libc::c_char> {
-        of.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+        of.iter()
+            .map(|text| text.as_ptr())
+            .chain(std::iter::once(std::ptr::null()))
+            .collect()
     };
     let (args, env) = (pointers(args), pointers(env));
     // SAFETY: path and both null-terminated arrays of C strings live over the call.
@@ -263,29 +322,37 @@ pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
 
 /// Brings the loopback device of the current network namespace up.
 pub fn loopback_up() -> io::Result<()> {
-    // SAFETY: no pointers.
-    let socket = new_fd(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    let socket = new_fd(
+        // SAFETY: no pointers.
+        unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
     // SAFETY: ifreq is plain data.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
     // SAFETY: the request lives over the call and is what SIOCSIFFLAGS reads.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
+        .map(drop)
 }
 
 /// Milliseconds since the epoch.
 pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// poll(2) on (descriptor, events); gives what happened on each. -1 waits for ever.
 pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
     loop {
-        // SAFETY: pointer and length are of the same slice.
-        match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }.into()) {
+        match check(
+            // SAFETY: pointer and length are of the same slice.
+            unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }.into(),
+        ) {
             Ok(count) => return Ok(usize::try_from(count).unwrap_or(0)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -13,8 +13,18 @@ pub const MESSAGE_FDS_MAX: usize = 4;
 /// A connected pair of message sockets.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
-    // SAFETY: the array has room for the two descriptors.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into())?;
+    check(
+        // SAFETY: the array has room for the two descriptors.
+        unsafe {
+            libc::socketpair(
+                libc::AF_UNIX,
+                libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+                0,
+                ends.as_mut_ptr(),
+            )
+        }
+        .into(),
+    )?;
     // SAFETY: both were just made for us.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
@@ -23,7 +33,14 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     loop {
         // SAFETY: pointer and length are of the same slice.
-        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        let sent = unsafe {
+            libc::send(
+                socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        };
         match check(sent as libc::c_long) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -36,7 +53,14 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the buffer is writable for its length.
-        let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let got = unsafe {
+            libc::recv(
+                socket.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                0,
+            )
+        };
         match check(got as libc::c_long) {
             Ok(got) => return Ok(usize::try_from(got).unwrap_or(0)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -50,10 +74,20 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 struct Control([u8; 64]);
 
 /// Sends one message with descriptors.
-pub fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    assert!(fds.len() <= MESSAGE_FDS_MAX, "a message carries at most {MESSAGE_FDS_MAX} descriptors");
+pub fn send_with_fds(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    assert!(
+        fds.len() <= MESSAGE_FDS_MAX,
+        "a message carries at most {MESSAGE_FDS_MAX} descriptors"
+    );
     let mut control = Control([0; 64]);
-    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
     // SAFETY: msghdr is plain data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut vector;
@@ -77,7 +111,10 @@ pub fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>
     }
     loop {
         // SAFETY: the message and all that it points to live over the call.
-        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long) {
+        match check(unsafe {
+            libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+        } as libc::c_long)
+        {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -86,9 +123,15 @@ pub fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>
 }
 
 /// Receives one message and its descriptors, all close-on-exec; no bytes when the peer has closed.
-pub fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn receive_with_fds(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = Control([0; 64]);
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: msghdr is plain data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut vector;
@@ -97,7 +140,10 @@ pub fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result
     message.msg_controllen = control.0.len() as _;
     let got = loop {
         // SAFETY: the message and all that it points to live over the call and are writable.
-        match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long) {
+        match check(unsafe {
+            libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+        } as libc::c_long)
+        {
             Ok(got) => break usize::try_from(got).unwrap_or(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -141,7 +187,8 @@ fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<(libc::sockaddr_un, li
 pub fn listen(dir: BorrowedFd<'_>, name: &str, kind: i32, backlog: i32) -> io::Result<OwnedFd> {
     let (address, length) = address(dir, name)?;
     // SAFETY: no pointers.
-    let socket = new_fd(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) }.into())?;
+    let socket =
+        new_fd(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) }.into())?;
     // SAFETY: the address lives over the call and the length is its own.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) }.into())?;
     // SAFETY: no pointers.
@@ -152,11 +199,16 @@ pub fn listen(dir: BorrowedFd<'_>, name: &str, kind: i32, backlog: i32) -> io::R
 /// Connects to a message socket at `name` in a directory.
 pub fn connect(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let (address, length) = address(dir, name)?;
-    // SAFETY: no pointers.
-    let socket = new_fd(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) }.into())?;
+    let socket = new_fd(
+        // SAFETY: no pointers.
+        unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
     loop {
-        // SAFETY: the address lives over the call and the length is its own.
-        match check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }.into()) {
+        match check(
+            // SAFETY: the address lives over the call and the length is its own.
+            unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }
+                .into(),
+        ) {
             Ok(_) => return Ok(socket),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -166,8 +218,18 @@ pub fn connect(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 
 /// Accepts one connection.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: the peer's address is not asked for.
-    new_fd(unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) }.into())
+    new_fd(
+        // SAFETY: the peer's address is not asked for.
+        unsafe {
+            libc::accept4(
+                listener.as_raw_fd(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                libc::SOCK_CLOEXEC,
+            )
+        }
+        .into(),
+    )
 }
 
 /// Receiving (and sending) fails with EAGAIN after this long.
@@ -177,17 +239,19 @@ pub fn set_timeouts(socket: BorrowedFd<'_>, timeout_ms: u32) -> io::Result<()> {
         tv_usec: i64::from(timeout_ms % 1000) * 1000,
     };
     for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
-        // SAFETY: the timeval lives over the call and the size is its own.
-        check(unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const time).cast(),
-                size_of::<libc::timeval>() as libc::socklen_t,
-            )
-        }
-        .into())?;
+        check(
+            // SAFETY: the timeval lives over the call and the size is its own.
+            unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    option,
+                    (&raw const time).cast(),
+                    size_of::<libc::timeval>() as libc::socklen_t,
+                )
+            }
+            .into(),
+        )?;
     }
     Ok(())
 }

@@ -1,0 +1,311 @@
+//! The resident core: one unix socket, many connections, requests answered as they are done.
+
+use crate::containers::Containers;
+use crate::hub::Peer;
+use crate::lanes::Lane;
+use crate::store::Store;
+use crate::zygote::Zygote;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use shoal_net::{NetConfig, NetHandler};
+use shoal_protocol::calls::{self, ById, CallName, Create, Delete, Head, Hello, Kill};
+use shoal_protocol::{Failure, FailureCode, VERSION, read_frame};
+use shoal_runtime::cgroup::{self, detect};
+use shoal_runtime::rlimits;
+use shoal_runtime::sys::{file, process, socket};
+use std::io::BufReader;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most connections at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Containers are made and ended by at most this many threads at once, with as many more calls waiting.
+const CONTAINER_THREADS_MAX: usize = 32;
+const CONTAINER_CALLS_MAX: usize = 4096;
+/// Network calls keep their order: one thread.
+const NETWORK_CALLS_MAX: usize = 4096;
+const UNPACK_THREADS_MAX: usize = 2;
+const UNPACK_CALLS_MAX: usize = 1024;
+
+/// How `shoal-core serve` was asked to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub root: PathBuf,
+    pub socket: PathBuf,
+    /// Where a container without linux.cgroupsPath gets its groups.
+    pub cgroup_parent: String,
+}
+
+/// Serves until `shutdown` or a signal; returns only with the reason why it could not start or go on.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let store = Store::open(&options.root)?;
+    let doing = |what: &str, error: std::io::Error| Failure::io(what, &error);
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| doing("reading mountinfo", error))?;
+    let layout = detect::layout(&mountinfo);
+    let open_files =
+        rlimits::open_files().map_err(|error| doing("reading RLIMIT_NOFILE", error))?;
+    // Before any thread, though it is another program: the first container should not wait for it.
+    let zygote = Zygote::start(open_files)?;
+    rlimits::raise_open_files().map_err(|error| doing("raising RLIMIT_NOFILE", error))?;
+    let containers = Containers::new(
+        store,
+        zygote,
+        cgroup::driver(&layout),
+        options.cgroup_parent.clone(),
+    )?;
+    containers.recover()?;
+    let asked = Arc::clone(&containers);
+    containers.set_net(NetHandler::new(NetConfig {
+        netns_dir: options
+            .root
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .join("netns"),
+        state_dir: options.root.join(".net"),
+        container_netns: Box::new(move |id| asked.network_namespace(id)),
+    })?);
+    let listener = listen(&options.socket)?;
+    watch(&containers)?;
+    let server = Arc::new(Server {
+        containers,
+        cgroup: layout.mode.name(),
+        socket: options.socket.clone(),
+        container_lane: Lane::new("container", CONTAINER_THREADS_MAX, CONTAINER_CALLS_MAX),
+        network_lane: Lane::new("network", 1, NETWORK_CALLS_MAX),
+        unpack_lane: Lane::new("unpack", UNPACK_THREADS_MAX, UNPACK_CALLS_MAX),
+        connections: AtomicUsize::new(0),
+    });
+    loop {
+        let (stream, _) = listener
+            .accept()
+            .map_err(|error| doing("accepting a connection", error))?;
+        if server.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            // Closing tells the client; it may try again.
+            server.connections.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let this = Arc::clone(&server);
+        let spawned = std::thread::Builder::new()
+            .name("connection".into())
+            .spawn(move || {
+                this.converse(stream);
+                this.connections.fetch_sub(1, Ordering::Relaxed);
+            });
+        if spawned.is_err() {
+            server.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Binds the socket with mode 0600, replacing one that nobody answers at.
+fn listen(path: &Path) -> Result<UnixListener, Failure> {
+    let task = format!("listening at {}", path.display());
+    let invalid = || Failure::invalid(&task, "it is not a path of a file; give --socket DIR/NAME");
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(invalid)?;
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let bind = || -> std::io::Result<OwnedFd> {
+        std::fs::create_dir_all(parent)?;
+        let dir = file::open(&parent.to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let near = PathBuf::from(file::proc_path(&dir)).join(name);
+        match UnixStream::connect(&near) {
+            Ok(_) => return Err(std::io::Error::from_raw_os_error(libc::EADDRINUSE)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => std::fs::remove_file(&near)?,
+        }
+        let before = process::set_umask(0o177);
+        let socket = socket::listen(dir.as_fd(), name, libc::SOCK_STREAM, 128);
+        process::set_umask(before);
+        socket
+    };
+    bind()
+        .map(UnixListener::from)
+        .map_err(|error| Failure::io(&task, &error))
+}
+
+fn watch(containers: &Arc<Containers>) -> Result<(), Failure> {
+    let containers = Arc::clone(containers);
+    let spawned = std::thread::Builder::new()
+        .name("watcher".into())
+        .spawn(move || {
+            let ended = containers
+                .watcher
+                .run(&|token, heard| containers.heard(token, heard));
+            // Blind to exits the core is of no use: shoald starts another, which finds everything on disk.
+            eprintln!("shoal-core: watching monitors: {ended:?}; ending");
+            std::process::exit(1);
+        });
+    spawned
+        .map(drop)
+        .map_err(|error| Failure::io("starting the watcher", &error))
+}
+
+struct Server {
+    containers: Arc<Containers>,
+    cgroup: &'static str,
+    socket: PathBuf,
+    container_lane: Lane,
+    network_lane: Lane,
+    unpack_lane: Lane,
+    connections: AtomicUsize,
+}
+
+type Answer = Result<Value, Failure>;
+
+impl Server {
+    /// One connection, until it closes or sends what is not a frame.
+    fn converse(self: &Arc<Self>, stream: UnixStream) {
+        let Ok(reader) = stream.try_clone() else {
+            return;
+        };
+        let Ok(peer) = Peer::new(stream).map(Arc::new) else {
+            return;
+        };
+        let mut reader = BufReader::new(reader);
+        let mut greeted = false;
+        while let Ok(Some(body)) = read_frame(&mut reader) {
+            let head = match serde_json::from_slice::<Head>(&body) {
+                Ok(head) => head,
+                Err(error) => {
+                    // Without an id there is nobody to answer.
+                    let Some(id) = id_of(&body) else { return };
+                    peer.send(&calls::reply(
+                        id,
+                        &Err(Failure::invalid("reading a request", error.to_string())),
+                    ));
+                    continue;
+                }
+            };
+            match head.call {
+                CallName::Hello => greeted = self.hello(&peer, head.id, &body) || greeted,
+                _ if !greeted => {
+                    let failure = Failure::new(
+                        FailureCode::Conflict,
+                        "reading a request",
+                        "the first call of a connection is hello",
+                    );
+                    peer.send(&calls::reply(head.id, &Err(failure)));
+                }
+                _ => self.queue(&peer, head, body),
+            }
+        }
+    }
+
+    fn hello(&self, peer: &Arc<Peer>, id: u64, body: &[u8]) -> bool {
+        let hello: Hello = match parse("hello", body) {
+            Ok(hello) => hello,
+            Err(failure) => {
+                peer.send(&calls::reply(id, &Err(failure)));
+                return false;
+            }
+        };
+        if hello.version != VERSION {
+            let failure = Failure::invalid(
+                format!("greeting version {}", hello.version),
+                format!(
+                    "this shoal-core speaks version {VERSION}; install shoald and shoal-core of one release"
+                ),
+            );
+            peer.send(&calls::reply(id, &Err(failure)));
+            return false;
+        }
+        let binary = std::env::current_exe()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
+        let value = json!({"version": VERSION, "pid": std::process::id(), "binary": binary, "cgroup": self.cgroup});
+        self.containers
+            .hub
+            .join(peer, &calls::reply(id, &Ok(value)));
+        for event in self.containers.outstanding() {
+            peer.send(&event);
+        }
+        true
+    }
+
+    fn queue(self: &Arc<Self>, peer: &Arc<Peer>, head: Head, body: Vec<u8>) {
+        let lane = match head.call {
+            CallName::Network | CallName::NetworkDump | CallName::Resolver => &self.network_lane,
+            CallName::Unpack => &self.unpack_lane,
+            _ => &self.container_lane,
+        };
+        let (this, answered) = (Arc::clone(self), Arc::clone(peer));
+        let Head { id, call } = head;
+        let queued = lane.push(Box::new(move || {
+            let answer = this.answer(call, &body);
+            answered.send(&calls::reply(id, &answer));
+            if call == CallName::Shutdown {
+                // Containers, monitors and networks stay; a new core finds them. A socket left behind is replaced.
+                drop(std::fs::remove_file(&this.socket));
+                std::process::exit(0);
+            }
+        }));
+        if !queued {
+            let failure = Failure::new(
+                FailureCode::Full,
+                "queueing a request",
+                "too many calls of this kind are waiting; try again later",
+            );
+            peer.send(&calls::reply(id, &Err(failure)));
+        }
+    }
+
+    fn answer(&self, call: CallName, body: &[u8]) -> Answer {
+        let containers = &self.containers;
+        let done = |()| json!({});
+        match call {
+            CallName::Hello | CallName::Shutdown => Ok(json!({})),
+            CallName::Create => {
+                let create: Create = parse("create", body)?;
+                containers.create(create).map(|pid| json!({"pid": pid}))
+            }
+            CallName::Start => containers
+                .start(&parse::<ById>("start", body)?.container_id)
+                .map(done),
+            CallName::Kill => {
+                let kill: Kill = parse("kill", body)?;
+                containers
+                    .kill(&kill.container_id, &kill.signal, kill.all)
+                    .map(done)
+            }
+            CallName::Delete => {
+                let delete: Delete = parse("delete", body)?;
+                containers
+                    .delete(&delete.container_id, delete.force)
+                    .map(done)
+            }
+            CallName::State => {
+                let state = containers.state(&parse::<ById>("state", body)?.container_id)?;
+                Ok(serde_json::to_value(state).expect("plain data"))
+            }
+            CallName::List => Ok(json!({"containers": containers.list()})),
+            CallName::Pids => containers
+                .pids(&parse::<ById>("pids", body)?.container_id)
+                .map(|pids| json!({"pids": pids})),
+            CallName::Network => containers.net().network(&parse("network", body)?),
+            CallName::NetworkDump => containers.net().network_dump(),
+            CallName::Resolver => containers.net().resolver(&parse("resolver", body)?),
+            CallName::Unpack => shoal_layers::unpack(&parse("unpack", body)?),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(call: &str, body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(format!("reading the call {call}"), error.to_string()))
+}
+
+fn id_of(body: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Value>(body)
+        .ok()?
+        .get("id")?
+        .as_u64()
+}

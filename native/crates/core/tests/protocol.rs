@@ -1,0 +1,172 @@
+//! What the socket takes and refuses, and `shoal-core init`.
+
+mod support;
+
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use support::{Client, Core, possible};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shoal-core");
+
+#[test]
+fn a_connection_says_hello_first_in_our_version() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    assert_eq!(
+        std::fs::metadata(core.socket())
+            .expect("socket")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    let mut client = Client::connect(&core.socket());
+    assert_eq!(client.fails(json!({"call": "list"}))["code"], "conflict");
+    assert_eq!(
+        client.fails(json!({"call": "hello", "version": 99}))["code"],
+        "invalid"
+    );
+    assert_eq!(client.fails(json!({"call": "hello"}))["code"], "invalid");
+    let hello = client.ok(json!({"call": "hello", "version": 1}));
+    assert_eq!(
+        (&hello["version"], &hello["pid"]),
+        (&json!(1), &json!(core.child.id()))
+    );
+    assert!(["v1", "hybrid", "v2"].contains(&hello["cgroup"].as_str().expect("cgroup")));
+    assert_eq!(client.fails(json!({"call": "dance"}))["code"], "invalid");
+    assert_eq!(client.fails(json!({"call": "start"}))["code"], "invalid");
+    assert_eq!(
+        client.fails(json!({"call": "start", "containerId": "nope"}))["code"],
+        "not-found"
+    );
+    assert_eq!(
+        client.ok(json!({"call": "list"})),
+        json!({"containers": []})
+    );
+}
+
+#[test]
+fn a_broken_frame_ends_its_connection_and_no_other() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut good = core.client();
+    for bytes in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\0\0\0\x03abc",
+        b"\0\0\0\x02[]",
+        b"\0\0",
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(core.socket()).expect("connect");
+        stream.write_all(bytes).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("shut");
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut rest).expect("closed");
+        assert!(rest.is_empty());
+    }
+    good.ok(json!({"call": "list"}));
+}
+
+#[test]
+fn a_second_core_on_the_same_root_is_refused() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let output = Command::new(BINARY)
+        .args(["serve", "--root"])
+        .arg(core.dir.join("core"))
+        .arg("--socket")
+        .arg(core.dir.join("other.sock"))
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("another shoal-core serves it"), "{text}");
+    core.client().ok(json!({"call": "list"}));
+}
+
+#[test]
+fn shutdown_leaves_containers_to_the_next_core() {
+    if !possible() {
+        return;
+    }
+    let mut core = Core::start();
+    let mut client = core.client();
+    client.ok(core.create("a", &["sleep", "100"]));
+    client.by_id("start", "a");
+    client.ok(json!({"call": "shutdown"}));
+    assert_eq!(core.child.wait().expect("end").code(), Some(0));
+    core.restart();
+    let mut client = core.client();
+    assert_eq!(client.by_id("state", "a")["status"], "running");
+    client.delete("a");
+    core.expect_clean();
+}
+
+#[test]
+fn init_gives_the_commands_status_and_reaps_orphans() {
+    for (script, want) in [
+        ("exit 7", 7),
+        ("kill -TERM $$", 143),
+        ("(sleep 0.05 &) ; exit 3", 3),
+    ] {
+        let status = Command::new(BINARY)
+            .args(["init", "--", "/bin/sh", "-c", script])
+            .status()
+            .expect("runs");
+        assert_eq!(status.code(), Some(want), "{script}");
+    }
+    let missing = Command::new(BINARY)
+        .args(["init", "--", "/nonexistent"])
+        .stderr(Stdio::null())
+        .status()
+        .expect("runs");
+    assert_eq!(missing.code(), Some(127));
+}
+
+#[test]
+fn init_forwards_sigterm_and_with_keep_outlives_its_command() {
+    if !possible() {
+        return;
+    }
+    let term = |pid: u32| {
+        let pid = i32::try_from(pid).expect("pid");
+        // SAFETY: kill takes no pointer; the process is this test's child.
+        let killed = unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(killed, 0);
+    };
+    let start = |args: &[&str]| {
+        let mut child = Command::new(BINARY)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        assert_eq!(line, "up\n");
+        child
+    };
+    let mut child = start(&[
+        "init",
+        "--",
+        "/bin/sh",
+        "-c",
+        "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done",
+    ]);
+    term(child.id());
+    assert_eq!(child.wait().expect("end").code(), Some(9));
+
+    let mut child = start(&["init", "--keep", "--", "/bin/sh", "-c", "echo up; exit 4"]);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(child.try_wait().expect("status").is_none(), "--keep stays");
+    term(child.id());
+    assert_eq!(child.wait().expect("end").code(), Some(4));
+}

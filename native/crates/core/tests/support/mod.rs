@@ -1,0 +1,427 @@
+//! A real core in a directory of its own, a root made of busybox, and a client for its socket.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use serde_json::{Value, json};
+use shoal_protocol::{read_frame, write_frame};
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub const BUSYBOX: &str = "/usr/bin/busybox";
+const APPLETS: [&str; 26] = [
+    "sh", "cat", "echo", "sleep", "ls", "id", "hostname", "mount", "touch", "ps", "kill", "true",
+    "false", "head", "dd", "yes", "mkdir", "stat", "readlink", "seq", "mknod", "grep", "wc", "pwd",
+    "tr", "printf",
+];
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Docker's 14.
+pub const CAPS: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// Whether real containers can be made here; says loudly when not.
+pub fn possible() -> bool {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    let busybox = Path::new(BUSYBOX).exists();
+    if !root || !busybox {
+        eprintln!(
+            "\n!!! SKIPPED: real containers need root (have: {root}) and {BUSYBOX} (have: {busybox}) !!!\n"
+        );
+    }
+    root && busybox
+}
+
+/// A core with its directories; everything goes away with it.
+pub struct Core {
+    pub dir: PathBuf,
+    pub name: String,
+    pub child: Child,
+}
+
+impl Core {
+    pub fn start() -> Self {
+        let name = format!(
+            "shct-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let dir = PathBuf::from("/tmp").join(&name);
+        fs::create_dir_all(dir.join("containers")).expect("directories");
+        make_layer(&dir.join("layer"));
+        let child = spawn(&dir, &name);
+        let core = Self { dir, name, child };
+        core.wait_up();
+        core
+    }
+
+    fn wait_up(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(self.socket()).is_err() {
+            assert!(Instant::now() < until, "the core does not listen");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("core.sock")
+    }
+
+    /// kill -9 of the core alone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a core to kill");
+        self.child.wait().expect("its end");
+    }
+
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.dir, &self.name);
+        self.wait_up();
+    }
+
+    pub fn client(&self) -> Client {
+        let mut client = Client::connect(&self.socket());
+        client.ok(json!({"call": "hello", "version": 1}));
+        client
+    }
+
+    pub fn cgroup(&self, id: &str) -> String {
+        format!("/{}/{id}", self.name)
+    }
+
+    /// The directory of one controller's group, wherever this machine has it.
+    pub fn cgroup_file(&self, controller: &str, id: &str, file: &str) -> PathBuf {
+        PathBuf::from(format!(
+            "/sys/fs/cgroup/{controller}{}/{file}",
+            self.cgroup(id)
+        ))
+    }
+
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.dir.join("containers").join(format!("{id}.log"))
+    }
+
+    /// A create call as shoald sends it, running `args`.
+    pub fn create(&self, id: &str, args: &[&str]) -> Value {
+        json!({
+            "call": "create",
+            "containerId": id,
+            "spec": {
+                "ociVersion": "1.2.0",
+                "process": {
+                    "terminal": false,
+                    "user": {"uid": 0, "gid": 0, "additionalGids": []},
+                    "args": args,
+                    "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"],
+                    "cwd": "/",
+                    "capabilities": {"bounding": CAPS, "effective": CAPS, "permitted": CAPS, "inheritable": [], "ambient": []},
+                    "rlimits": [],
+                    "noNewPrivileges": false,
+                    "oomScoreAdj": null
+                },
+                "root": {"path": "rootfs", "readonly": false},
+                "hostname": "box",
+                "mounts": [
+                    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+                    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+                    {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+                    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+                    {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid", "noexec", "nodev"]},
+                    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+                    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]}
+                ],
+                "annotations": {},
+                "linux": {
+                    "namespaces": (["mount", "pid", "network", "uts", "ipc", "cgroup"].map(|kind| json!({"type": kind, "path": null}))),
+                    "resources": {"memory": null, "cpu": null, "pids": null},
+                    "cgroupsPath": self.cgroup(id),
+                    "maskedPaths": ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"],
+                    "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+                    "sysctl": {}
+                }
+            },
+            "rootfs": {"layers": [self.dir.join("layer")], "directory": self.dir.join("containers").join(id)},
+            "log": {"path": self.log_path(id), "maxSizeBytes": null, "maxFiles": 1}
+        })
+    }
+
+    /// The text that a container has written, both streams as they came.
+    pub fn log_text(&self, id: &str) -> String {
+        let lines = fs::read_to_string(self.log_path(id)).unwrap_or_default();
+        lines
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).expect("a log line is JSON")["log"]
+                    .as_str()
+                    .expect("log")
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    /// What is still there of containers: records, groups, root directories, processes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let list = |dir: &Path| -> Vec<PathBuf> {
+            fs::read_dir(dir)
+                .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+                .unwrap_or_default()
+        };
+        for path in list(&self.dir.join("core")) {
+            if path.file_name().is_some_and(|name| name != ".net") {
+                found.push(path.display().to_string());
+            }
+        }
+        for path in list(&self.dir.join("containers")) {
+            if path.is_dir() {
+                found.push(path.display().to_string());
+            }
+        }
+        for hierarchy in list(Path::new("/sys/fs/cgroup")) {
+            for path in list(&hierarchy.join(&self.name)) {
+                if path.is_dir() {
+                    found.push(path.display().to_string());
+                }
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        found.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&self.name) && !line.contains("/netns"))
+                .map(str::to_owned),
+        );
+        found.extend(
+            self.monitors()
+                .into_iter()
+                .map(|pid| format!("monitor {pid}")),
+        );
+        found
+    }
+
+    /// Waits until nothing is left of any container.
+    pub fn expect_clean(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Pids of monitors (and parked inits) that have this core's directory open.
+    pub fn monitors(&self) -> Vec<i32> {
+        let prefix = self.dir.join("core");
+        processes(|pid| {
+            fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+                comm(pid) != "shoal-core"
+                    && fds.flatten().any(|fd| {
+                        fs::read_link(fd.path())
+                            .is_ok_and(|to| to.starts_with(&prefix) && to != prefix)
+                    })
+            })
+        })
+    }
+
+    /// The zygote of this core; None while a dead one has not been replaced.
+    pub fn zygote(&self) -> Option<i32> {
+        let parent = self.child.id();
+        let found = processes(|pid| {
+            comm(pid) == "shoal-zygote"
+                && fs::read_to_string(format!("/proc/{pid}/stat"))
+                    .is_ok_and(|stat| stat.contains(&format!(") S {parent} ")))
+        });
+        found.first().copied()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            self.restart();
+        }
+        let mut client = self.client();
+        for container in client.ok(json!({"call": "list"}))["containers"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+        {
+            client.call(
+                json!({"call": "delete", "containerId": container["containerId"], "force": true}),
+            );
+        }
+        self.kill();
+        // Pins of network namespaces and the groups of this test.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for line in mounts.lines().filter(|line| line.contains(&self.name)) {
+            if let Some(at) = line.split(' ').nth(4) {
+                drop(Command::new("umount").arg("-l").arg(at).status());
+            }
+        }
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            drop(fs::remove_dir(hierarchy.path().join(&self.name)));
+        }
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+fn comm(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+fn processes(wanted: impl Fn(i32) -> bool) -> Vec<i32> {
+    let all = fs::read_dir("/proc").expect("/proc");
+    all.flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| wanted(*pid))
+        .collect()
+}
+
+fn spawn(dir: &Path, name: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_shoal-core"))
+        .arg("serve")
+        .arg("--root")
+        .arg(dir.join("core"))
+        .arg("--socket")
+        .arg(dir.join("core.sock"))
+        .arg("--cgroup-parent")
+        .arg(format!("/{name}"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("shoal-core starts")
+}
+
+fn make_layer(layer: &Path) {
+    for dir in ["bin", "etc", "root", "proc", "dev", "sys", "tmp"] {
+        fs::create_dir_all(layer.join(dir)).expect("layer directory");
+    }
+    fs::copy(BUSYBOX, layer.join("bin/busybox")).expect("busybox");
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).expect("applet");
+    }
+    fs::write(layer.join("etc/plain"), "not a program\n").expect("file");
+}
+
+/// One connection; events are kept until they are asked for.
+pub struct Client {
+    stream: UnixStream,
+    next: u64,
+    pub events: VecDeque<Value>,
+}
+
+impl Client {
+    pub fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("connect");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("timeout");
+        Self {
+            stream,
+            next: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    pub fn send(&mut self, mut request: Value) -> std::io::Result<u64> {
+        self.next += 1;
+        request["id"] = json!(self.next);
+        write_frame(&mut self.stream, request.to_string().as_bytes())?;
+        Ok(self.next)
+    }
+
+    pub fn receive(&mut self) -> Option<Value> {
+        let body = read_frame(&mut self.stream).ok()??;
+        Some(serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    /// The whole reply; None when the core went away.
+    pub fn try_call(&mut self, request: Value) -> Option<Value> {
+        let id = self.send(request).ok()?;
+        loop {
+            let frame = self.receive()?;
+            if frame.get("event").is_some() {
+                self.events.push_back(frame);
+            } else if frame["id"] == id {
+                return Some(frame);
+            }
+        }
+    }
+
+    pub fn call(&mut self, request: Value) -> Value {
+        self.try_call(request).expect("an answer")
+    }
+
+    /// The value of a call that must work.
+    pub fn ok(&mut self, request: Value) -> Value {
+        let reply = self.call(request.clone());
+        assert_eq!(reply["ok"], true, "{request} -> {reply}");
+        reply["value"].clone()
+    }
+
+    /// The failure of a call that must not.
+    pub fn fails(&mut self, request: Value) -> Value {
+        let reply = self.call(request.clone());
+        assert_eq!(reply["ok"], false, "{request} -> {reply}");
+        reply
+    }
+
+    pub fn by_id(&mut self, call: &str, id: &str) -> Value {
+        self.ok(json!({"call": call, "containerId": id}))
+    }
+
+    pub fn delete(&mut self, id: &str) {
+        self.ok(json!({"call": "delete", "containerId": id, "force": true}));
+    }
+
+    /// The exit event of a container.
+    pub fn exit(&mut self, id: &str) -> Value {
+        loop {
+            if let Some(at) = self
+                .events
+                .iter()
+                .position(|event| event["event"] == "exit" && event["containerId"] == id)
+            {
+                return self.events.remove(at).expect("found");
+            }
+            let frame = self.receive().expect("an exit event");
+            assert!(frame.get("event").is_some(), "{frame}");
+            self.events.push_back(frame);
+        }
+    }
+
+    /// Creates, starts and waits for the end.
+    pub fn run(&mut self, create: Value) -> Value {
+        let id = create["containerId"].as_str().expect("id").to_owned();
+        self.ok(create);
+        self.by_id("start", &id);
+        self.exit(&id)
+    }
+}

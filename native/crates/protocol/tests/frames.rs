@@ -1,0 +1,82 @@
+//! The frames of native/testdata, which the TypeScript side checks too, read by this side's types.
+
+use serde_json::{Value, from_value, to_value};
+use shoal_protocol::calls::{
+    ById, CallName, Container, Create, Delete, Event, Head, Hello, Kill, reply,
+};
+use shoal_protocol::{Failure, read_frame, write_frame};
+
+fn frames(name: &str) -> Vec<Value> {
+    let path = format!("{}/../../testdata/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("the fixture is in the repository");
+    serde_json::from_str(&text).expect("a list of frames")
+}
+
+#[test]
+fn every_request_is_read_whole() {
+    let requests = frames("requests.json");
+    assert_eq!(requests.len(), 13, "one for each call");
+    for request in requests {
+        let head: Head = from_value(request.clone()).expect("head");
+        let read = match head.call {
+            CallName::Hello => from_value::<Hello>(request.clone()).map(drop),
+            CallName::Create => {
+                let create: Create = from_value(request.clone()).expect("create");
+                let mut back = to_value(&create).expect("json");
+                back["id"] = request["id"].clone();
+                back["call"] = request["call"].clone();
+                assert_eq!(back, request, "nothing of a create is lost");
+                Ok(())
+            }
+            CallName::Start | CallName::State | CallName::Pids => {
+                from_value::<ById>(request.clone()).map(drop)
+            }
+            CallName::Kill => from_value::<Kill>(request.clone()).map(drop),
+            CallName::Delete => from_value::<Delete>(request.clone()).map(drop),
+            _ => Ok(()),
+        };
+        assert!(read.is_ok(), "{request}: {read:?}");
+    }
+}
+
+#[test]
+fn every_reply_is_written_as_the_fixture_has_it() {
+    for wanted in frames("replies.json") {
+        let id = wanted["id"].as_u64().expect("id");
+        let answer = if wanted["ok"] == true {
+            if wanted["value"].get("status").is_some() {
+                let container: Container = from_value(wanted["value"].clone()).expect("container");
+                Ok(to_value(container).expect("json"))
+            } else {
+                Ok(wanted["value"].clone())
+            }
+        } else {
+            Err(from_value::<Failure>(wanted.clone()).expect("failure"))
+        };
+        let written: Value = serde_json::from_slice(&reply(id, &answer)).expect("json");
+        assert_eq!(written, wanted);
+    }
+}
+
+#[test]
+fn every_event_goes_there_and_back() {
+    for wanted in frames("events.json") {
+        let event: Event = from_value(wanted.clone()).expect("event");
+        assert_eq!(to_value(event).expect("json"), wanted);
+    }
+}
+
+#[test]
+fn frames_keep_their_borders_and_refuse_what_is_too_long() {
+    let mut wire = Vec::new();
+    for body in [&b"{}"[..], b"", b"[1]"] {
+        write_frame(&mut wire, body).expect("written");
+    }
+    let mut from = wire.as_slice();
+    for body in [&b"{}"[..], b"", b"[1]"] {
+        assert_eq!(read_frame(&mut from).expect("read"), Some(body.to_vec()));
+    }
+    assert_eq!(read_frame(&mut from).expect("end"), None);
+    assert!(read_frame(&mut &b"\xff\xff\xff\xff"[..]).is_err());
+    assert!(read_frame(&mut &b"\0\0\0\x05ab"[..]).is_err());
+}
