@@ -9,60 +9,51 @@ import { createRaft } from "../src/raft/core.ts";
 import { RAFT_DEFAULTS } from "../src/raft/limits.ts";
 import type { PeerId } from "../src/raft/types.ts";
 import { createStore } from "../src/store/store.ts";
-import type { Committed, EntryBody, Store } from "../src/store/types.ts";
-import type { ToAgent, ToManager } from "../src/wire/session.ts";
+import type { Store } from "../src/store/types.ts";
+import type { SafetyChecker } from "./checkers/safety.ts";
 import type { SimDisk } from "./disk.ts";
 import type { SimNetwork } from "./network.ts";
 import type { SimRandom } from "./random.ts";
-import type { World } from "./world.ts";
+import type { Process, World } from "./world.ts";
 
 export interface ManagerHostParts {
   readonly world: World;
   readonly network: SimNetwork;
   readonly random: SimRandom;
   readonly disk: SimDisk;
+  readonly safety: SafetyChecker;
+  readonly process: Process;
   readonly host: string;
-  readonly nodeId: string;
   readonly raftId: PeerId;
   readonly founding: boolean;
-  /** Entries between snapshots: small, so that a run sees many. */
-  readonly snapshotInterval: number;
-  /** Told of every entry that this manager applies. */
-  readonly onApply: (host: string, index: number, body: EntryBody, committed: Committed) => void;
-  readonly onFatal: (host: string, error: Error) => void;
+  /** Entries between snapshots, and entries kept behind one: small, so that a run sees many. */
+  readonly snapshots: { readonly interval: number; readonly keep: number };
+  readonly onFatal: (error: Error) => void;
 }
-export interface ManagerLife {
+export interface SimManager {
   readonly manager: Manager;
   readonly raft: RaftNode;
   readonly store: Store;
-  isAlive(): boolean;
-  /** Ends this life as a power cut does: nothing of it runs any more. */
-  kill(): void;
+  readonly raftId: PeerId;
 }
 
-/** No certificates are made in the simulator: nobody joins by token there. */
+/** No certificates are made in the simulator: nodes join by the rows that a join writes. */
 const noAuthority: CertificateAuthority = {
   createRoot: () => Promise.reject(new Error("the simulator signs nothing")),
   sign: () => Promise.reject(new Error("the simulator signs nothing")),
 };
 
-/** Starts a manager from what its disk holds. */
-export async function startManagerHost(parts: ManagerHostParts): Promise<ManagerLife> {
-  const { world, network, disk, host, raftId } = parts;
-  let alive = true;
-  const clock = world.clock(host, () => alive);
-  const random = parts.random.fork(`${host}:${world.events}`);
-  const founding = parts.founding && disk.isEmpty;
-  const storage = disk.open();
+/** A manager over what its disk holds; not started. */
+export async function openManager(parts: ManagerHostParts): Promise<SimManager> {
+  const { world, network, disk, process, host, raftId, safety, random } = parts;
+  const clock = world.clock(process);
+  const storage = disk.open(process);
   let saved = await storage.load();
-  if (founding) {
+  if (parts.founding && disk.isEmpty) {
     saved = bootstrap(raftId);
     await storage.save(saved);
   }
-  const store = observed(createStore(), (index, body, committed) =>
-    parts.onApply(host, index, body, committed),
-  );
-  const transport = network.transport(raftId, host);
+  const store = observed(createStore(), host, safety);
   const core = createRaft(
     { ...RAFT_DEFAULTS, id: raftId, electionTicks, heartbeatTicks, random },
     saved,
@@ -71,15 +62,13 @@ export async function startManagerHost(parts: ManagerHostParts): Promise<Manager
     core,
     snapshot: saved.snapshot,
     storage,
-    transport,
+    transport: network.transport(raftId, host, process),
     store,
     clock,
     random,
     log: silentLog,
-    snapshotPolicy: () => ({ interval: parts.snapshotInterval, keep: 10 }),
-    onFatal: (error) => {
-      if (alive) parts.onFatal(host, error);
-    },
+    snapshotPolicy: () => parts.snapshots,
+    onFatal: parts.onFatal,
   });
   const manager = createManager({
     store,
@@ -89,40 +78,28 @@ export async function startManagerHost(parts: ManagerHostParts): Promise<Manager
     log: silentLog,
     authority: noAuthority,
   });
-  network.listen<ToAgent, ToManager>(host, (channel, from) => {
-    if (!alive) return;
-    manager.acceptSession(channel, { nodeId: from, clusterId: "sim", role: "worker" }, from);
-  });
-  manager.start();
-  return {
-    manager,
-    raft,
-    store,
-    isAlive: () => alive,
-    kill() {
-      alive = false;
-      network.crash(host);
-      disk.crash();
-    },
-  };
+  return { manager, raft, store, raftId };
 }
 
 /** The store, with a look at each entry after it was applied. */
-function observed(
-  store: Store,
-  look: (index: number, body: EntryBody, committed: Committed) => void,
-): Store {
+function observed(store: Store, host: string, safety: SafetyChecker): Store {
   return {
     view: () => store.view(),
     apply(index, body) {
       const committed = store.apply(index, body);
-      look(index, body, committed);
+      safety.applied(host, index, body, committed, store);
       return committed;
     },
-    skip: (index) => store.skip(index),
+    skip(index) {
+      store.skip(index);
+      safety.skipped(host, index);
+    },
     watch: (observe) => store.watch(observe),
     save: () => store.save(),
-    load: (snapshot) => store.load(snapshot),
+    load(snapshot) {
+      store.load(snapshot);
+      safety.digest(host, store);
+    },
     digest: () => store.digest(),
   };
 }

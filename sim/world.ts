@@ -2,12 +2,28 @@
 import { assert } from "../src/lib/assert.ts";
 import { after, type Clock, type InstantMs } from "../src/lib/clock.ts";
 
+/** A process of the simulated cluster: it may be held up, and when it is dead nothing of it runs any more. */
+export interface Process {
+  readonly name: string;
+  alive: boolean;
+  /** Nothing of it runs before this. */
+  pausedUntil: number;
+  /** By how much its wall clock is ahead, in ms. */
+  readonly skewMs: number;
+}
+
 interface Event {
-  readonly at: number;
-  readonly sequence: number;
+  at: number;
+  sequence: number;
   readonly what: string;
   readonly run: () => void;
+  readonly process: Process | null;
   cancelled: boolean;
+}
+
+/** What must not happen was seen to happen. */
+export class Violation extends Error {
+  override readonly name = "Violation";
 }
 
 /** When simulated time begins. */
@@ -18,25 +34,34 @@ export class World {
   #sequence = 0;
   readonly #heap: Event[] = [];
   #hash = 0x811c9dc5;
+  #violation: Violation | null = null;
   events = 0;
+  /** Told of every event: milliseconds since the beginning, and what. For a person who looks into a seed. */
+  trace: ((atMs: number, what: string) => void) | null = null;
 
   now(): InstantMs {
     return this.#now;
   }
 
-  /** Runs `run` at `at`; the returned function forgets it. */
-  schedule(at: number, what: string, run: () => void): () => void {
+  /** Runs `run` at `at`, as part of `process` if one is named; the returned function forgets it. */
+  schedule(at: number, what: string, run: () => void, process: Process | null = null): () => void {
     const event: Event = {
       at: Math.max(at, this.#now),
       sequence: this.#sequence++,
       what,
       run,
+      process,
       cancelled: false,
     };
     this.#push(event);
     return () => {
       event.cancelled = true;
     };
+  }
+
+  /** Records what must not happen; the run ends behind the event that is under way. The first one counts. */
+  fail(reason: string): void {
+    this.#violation ??= new Violation(reason);
   }
 
   /** Folds a fact into the trace hash. */
@@ -53,32 +78,39 @@ export class World {
     return (this.#hash >>> 0).toString(16).padStart(8, "0");
   }
 
-  /** Runs events until `until`; `check` after each. Promises settle between two events, as in one event loop. */
-  async run(until: InstantMs, check: () => void): Promise<void> {
+  /** Runs events until `until`. Promises settle between two events, as in one event loop. Throws the first Violation. */
+  async run(until: InstantMs): Promise<void> {
     for (;;) {
       const event = this.#heap[0];
       if (event === undefined || event.at > until) break;
       this.#pop();
-      if (event.cancelled) continue;
+      if (event.cancelled || event.process?.alive === false) continue;
+      if (event.process !== null && event.process.pausedUntil > event.at) {
+        // Its turn comes when its process goes on, in the order in which it would have come.
+        event.at = event.process.pausedUntil;
+        event.sequence = this.#sequence++;
+        this.#push(event);
+        continue;
+      }
       assert(event.at >= this.#now, "time does not go back");
       this.#now = event.at as InstantMs;
       this.events += 1;
-      this.note(`${event.at}/${event.what}`);
+      this.#hash = Math.imul(this.#hash ^ (event.at | 0), 0x01000193);
+      this.note(event.what);
+      this.trace?.(event.at - epoch, event.what);
       event.run();
       await settled();
-      check();
+      if (this.#violation !== null) throw this.#violation;
     }
     this.#now = until;
   }
 
   /** A clock for one process: what it waits for dies with it. */
-  clock(name: string, isAlive: () => boolean): Clock {
+  clock(process: Process): Clock {
+    const what = `${process.name}:timer`;
     return {
-      now: () => this.#now,
-      wakeAt: (at, callback) =>
-        this.schedule(at, `${name}:timer`, () => {
-          if (isAlive()) callback();
-        }),
+      now: () => (this.#now + process.skewMs) as InstantMs,
+      wakeAt: (at, callback) => this.schedule(at - process.skewMs, what, callback, process),
     };
   }
 

@@ -1,5 +1,4 @@
 /** What every route is handed. */
-import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../lib/clock.ts";
 import { failure } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
@@ -12,9 +11,6 @@ export interface ApiContext {
   /** Aborted when the server closes: streams end. */
   readonly closing: AbortSignal;
 }
-
-/** A handler answers through `reply` before its promise resolves. */
-export type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
 
 /** Refuses what only a manager can answer, in docker's words. */
 export function requireManager(backend: Backend): void {

@@ -4,6 +4,7 @@ import { createServer, type RequestListener, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { connect } from "node:net";
 import { failure, messageOf } from "../lib/errors.ts";
+import type { Log } from "../lib/log.ts";
 import { headerBytesMax, headersTimeoutMs, idleConnectionMs, socketProbeMs } from "./limits.ts";
 
 export interface UnixSocket {
@@ -30,8 +31,9 @@ const options = {
 export async function openListener(
   where: UnixSocket | TlsSocket,
   handler: RequestListener,
+  log: Log,
 ): Promise<Server> {
-  if ("path" in where) return openUnix(where, handler);
+  if ("path" in where) return openUnix(where, handler, log);
   const server = createTlsServer(
     {
       ...options,
@@ -42,16 +44,16 @@ export async function openListener(
     },
     handler,
   );
-  await listening(server, `${where.host}:${where.port}`, () =>
+  await listening(server, `${where.host}:${where.port}`, log, () =>
     server.listen({ host: where.host, port: where.port }),
   );
   return server;
 }
 
-async function openUnix(where: UnixSocket, handler: RequestListener): Promise<Server> {
+async function openUnix(where: UnixSocket, handler: RequestListener, log: Log): Promise<Server> {
   await removeDeadSocket(where.path);
   const server = createServer(options, handler);
-  await listening(server, where.path, () => {
+  await listening(server, where.path, log, () => {
     // The file must never be there with wider permissions; binding a path is synchronous.
     const before = process.umask(0o777 & ~where.mode);
     try {
@@ -64,18 +66,21 @@ async function openUnix(where: UnixSocket, handler: RequestListener): Promise<Se
   return server;
 }
 
-function listening(server: Server, address: string, start: () => void): Promise<void> {
+function listening(server: Server, address: string, log: Log, start: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once("error", (error) =>
+    server.once("listening", resolve);
+    server.on("error", (error) => {
+      // Later ones are of single connections (no file descriptor left): the listener goes on.
+      if (server.listening)
+        log.error({ error, address }, "the Engine API could not accept a connection");
       reject(
         failure(
           "unavailable",
           `cannot listen on ${address} for the Engine API: ${messageOf(error)}`,
           error,
         ),
-      ),
-    );
-    server.once("listening", resolve);
+      );
+    });
     start();
   });
 }

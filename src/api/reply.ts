@@ -10,9 +10,16 @@ const jsonType = "application/json";
 
 /** Answers `body` as JSON. */
 export function sendJson(reply: FastifyReply, body: unknown, status = 200): FastifyReply {
+  return sendJsonText(reply, JSON.stringify(body), status);
+}
+
+/** Answers JSON that is written already. */
+export function sendJsonText(reply: FastifyReply, text: string, status = 200): FastifyReply {
   // As bytes, because fastify adds a charset to every JSON text.
-  const bytes = Buffer.from(`${JSON.stringify(body)}\n`);
-  return reply.code(status).header("content-type", jsonType).send(bytes);
+  return reply
+    .code(status)
+    .header("content-type", jsonType)
+    .send(Buffer.from(`${text}\n`));
 }
 
 /** Answers with a status and nothing else. */
@@ -51,10 +58,19 @@ export function clientSignal(
   reply: FastifyReply,
   closing: AbortSignal,
 ): AbortSignal {
-  const gone = new AbortController();
-  if (reply.raw.destroyed || request.raw.socket.destroyed) gone.abort();
-  else reply.raw.once("close", () => gone.abort());
-  return AbortSignal.any([gone.signal, closing]);
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  if (reply.raw.destroyed || request.raw.socket.destroyed || closing.aborted) {
+    end();
+    return ended.signal;
+  }
+  // Not AbortSignal.any: `closing` lives as long as the server and would hold every signal made from it.
+  closing.addEventListener("abort", end, { once: true });
+  reply.raw.once("close", () => {
+    closing.removeEventListener("abort", end);
+    end();
+  });
+  return ended.signal;
 }
 
 /** Sends the headers now; the body follows through what it answers. */

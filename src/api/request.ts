@@ -46,7 +46,8 @@ export function versionParameter(query: Query, noun: "swarm" | "node" | "service
 
 /** The body as bytes that arrive. */
 export function bodyStream(request: FastifyRequest): AsyncIterable<Uint8Array> {
-  return request.raw;
+  // Who stops reading early must not cut the connection: the answer still has to reach the client.
+  return request.raw.iterator({ destroyOnReturn: false });
 }
 
 /** The parsed JSON body; null where there is none (moby httputils.ReadJSON). Throws ShoalError("invalid"). */
@@ -56,7 +57,7 @@ export async function readJson(request: FastifyRequest): Promise<unknown> {
     headers["transfer-encoding"] === undefined && Number(headers["content-length"] ?? 0) === 0;
   const contentType = headers["content-type"] ?? "";
   if (!(empty && contentType === "")) requireJson(contentType);
-  const text = await readText(request.raw);
+  const text = await readText(bodyStream(request));
   if (text.trim() === "") {
     if (empty) return null;
     throw failure("invalid", "invalid JSON: got EOF while reading request body");

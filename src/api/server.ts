@@ -47,7 +47,7 @@ export function createApiServer(options: {
       await app.ready();
       const answer = (request: IncomingMessage, response: ServerResponse) =>
         app.routing(request, response);
-      servers.push(await openListener(where, answer));
+      servers.push(await openListener(where, answer, options.log));
     },
     async close() {
       closing.abort();
@@ -86,6 +86,10 @@ function createApplication(context: ApiContext): FastifyInstance {
       .header("docker-experimental", "false")
       .header("ostype", "linux")
       .header("server", `Shoal/${productVersion} (linux)`);
+    // A body that nobody read to its end would block the next request of this connection.
+    reply.raw.once("finish", () => {
+      if (!request.raw.readableEnded) request.raw.resume();
+    });
     if (!request.is404) versionOf(request.originalUrl);
   });
   app.setErrorHandler((error, _request, reply) => sendFailure(reply, error, context.log));

@@ -27,10 +27,6 @@ export class DaemonError extends ShoalError {
     super(codeOf(status), `Error response from daemon: ${message}`);
     this.status = status;
   }
-  /** The daemon's own words. */
-  get plain(): string {
-    return this.message.slice("Error response from daemon: ".length);
-  }
 }
 
 export class EngineClient {
@@ -66,21 +62,20 @@ export class EngineClient {
 
   /** The answer as JSON; null when it is empty. Throws DaemonError, or `unavailable` when there is no daemon. */
   async json<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    const response = await this.stream(method, path, options);
-    const pieces: Buffer[] = [];
-    let bytes = 0;
-    for await (const piece of response as AsyncIterable<Buffer>) {
-      bytes += piece.length;
-      if (bytes > answerBytesMax) {
-        throw failure(
-          "internal",
-          `${method} ${path}: the answer has more than ${answerBytesMax} bytes`,
-        );
-      }
-      pieces.push(piece);
-    }
-    const text = Buffer.concat(pieces).toString("utf8");
-    return (text.trim() === "" ? null : JSON.parse(text)) as T;
+    return await readJson<T>(`${method} ${path}`, await this.stream(method, path, options));
+  }
+
+  /** As `json`, for paths that have no API version in front: /_ping and Shoal's own. */
+  async plainJson<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
+    const response = await this.#checked(await this.#send(method, path, options));
+    return await readJson<T>(`${method} ${path}`, response);
+  }
+
+  /** Whether GET /_ping answers 200. */
+  async ping(signal: AbortSignal): Promise<boolean> {
+    const response = await this.#send("GET", "/_ping", { signal });
+    response.resume();
+    return response.statusCode === 200;
   }
 
   /** The answer as it comes. Throws as `json`. */
@@ -90,7 +85,10 @@ export class EngineClient {
     options: RequestOptions = {},
   ): Promise<IncomingMessage> {
     const version = await this.version();
-    const response = await this.#send(method, `/v${version}${path}`, options);
+    return await this.#checked(await this.#send(method, `/v${version}${path}`, options));
+  }
+
+  async #checked(response: IncomingMessage): Promise<IncomingMessage> {
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 400) return response;
     throw new DaemonError(status, await errorMessage(response, status));
@@ -136,7 +134,7 @@ export class EngineClient {
         {
           ...where,
           method,
-          path: query.size > 0 ? `${path}?${query}` : path,
+          path: query.size > 0 ? `${path}${path.includes("?") ? "&" : "?"}${query}` : path,
           headers,
           agent: this.#agent,
           ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -183,6 +181,20 @@ export function filterQuery(
   filters: Readonly<Record<string, Readonly<Record<string, true>>>> | null,
 ): string | null {
   return filters === null ? null : JSON.stringify(filters);
+}
+
+async function readJson<T>(what: string, response: IncomingMessage): Promise<T> {
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of response as AsyncIterable<Buffer>) {
+    bytes += piece.length;
+    if (bytes > answerBytesMax) {
+      throw failure("internal", `${what}: the answer has more than ${answerBytesMax} bytes`);
+    }
+    pieces.push(piece);
+  }
+  const text = Buffer.concat(pieces).toString("utf8");
+  return (text.trim() === "" ? null : JSON.parse(text)) as T;
 }
 
 async function errorMessage(response: IncomingMessage, status: number): Promise<string> {

@@ -77,8 +77,11 @@ export function buildCommand(
 export function refusalOf(error: unknown, command: { path: string; usage: string }): Refusal {
   if (error instanceof Refusal) return error;
   if (error instanceof CommanderError) {
-    const tail = `\n\nUsage:  ${command.path} ${command.usage}\n\nRun '${command.path} --help' for more information`;
-    return new Refusal(`${flagSentence(error)}${tail}`, usageExitCode);
+    return new Refusal(`${flagSentence(error)}${usageTail(command)}`, usageExitCode);
+  }
+  // The value of a flag with a grammar of its own (--mount) is read late, and refused as if it had been read with the flags.
+  if (/^invalid argument .* for ".*" flag: /s.test(messageOf(error))) {
+    return new Refusal(`${messageOf(error)}${usageTail(command)}`, usageExitCode);
   }
   return new Refusal(messageOf(error), 1);
 }
@@ -86,6 +89,7 @@ export function refusalOf(error: unknown, command: { path: string; usage: string
 /** Turns off commander's own printing and leaving; help and errors are this program's. */
 export function quietCommand(command: Command): Command {
   command.exitOverride();
+  command.enablePositionalOptions();
   command.configureOutput({ writeErr: () => {}, outputError: () => {} });
   command.helpOption("--help", "Print usage");
   command.helpCommand(false);
@@ -205,6 +209,10 @@ function checkCount(spec: CommandSpec, full: string, count: number): void {
     `${program}: '${full}' ${needs}\n\nUsage:  ${full} ${spec.usage}\n\n${see} '${full} --help' for more information`,
     1,
   );
+}
+
+function usageTail(command: { path: string; usage: string }): string {
+  return `\n\nUsage:  ${command.path} ${command.usage}\n\nRun '${command.path} --help' for more information`;
 }
 
 function flagSentence(error: CommanderError): string {

@@ -50,7 +50,8 @@ export function findUser(
   return {
     uid: idOf(row?.[2] ?? "") ?? uid ?? 0,
     gid,
-    additionalGids: [...new Set([...memberships, ...added])].filter((id) => id !== gid),
+    // The primary group too, or a process could leave it behind (CVE-2022-36109).
+    additionalGids: [...new Set([gid, ...memberships, ...added])],
     home: row?.[5] || "/",
   };
 }

@@ -1,13 +1,11 @@
 /** Keeps a resident `shoal-core serve` running: detached, so that it outlives this process; started again when it is gone. */
 import { spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import { failure, messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 
-/** How often it is asked whether the core still answers, in milliseconds; a connection that breaks is noticed at once. */
-const watchMs = 1_000;
 /** First wait before a core that ended is started again; doubles up to the maximum while starts fail. */
 const restartMsMin = 10;
 const restartMsMax = 5_000;
@@ -28,8 +26,6 @@ export interface CoreOptions {
   readonly log: Log;
 }
 export interface CoreKeeper {
-  /** Something was lost: look now instead of at the next turn. */
-  check(): void;
   /** Stops watching; the core itself goes on, with its containers. */
   close(): void;
 }
@@ -46,7 +42,7 @@ class ProcessKeeper implements CoreKeeper {
   #timer: NodeJS.Timeout | null = null;
   #waitMs = restartMsMin;
   #startedAt = 0;
-  #busy = false;
+  #watched: Socket | null = null;
   #closed = false;
 
   constructor(options: CoreOptions) {
@@ -54,47 +50,43 @@ class ProcessKeeper implements CoreKeeper {
   }
 
   async start(): Promise<void> {
-    if (!(await answersAt(this.#options.socketPath))) await this.#launch();
-    this.#again(watchMs);
-  }
-
-  check(): void {
-    if (!this.#busy) this.#again(0);
+    const socket = await connected(this.#options.socketPath);
+    this.#watch(socket ?? (await this.#launch()));
   }
 
   close(): void {
     this.#closed = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#watched?.destroy();
   }
 
-  #again(waitMs: number): void {
+  /** An idle connection ends with the core: no polling, and no moment lost. */
+  #watch(socket: Socket | null): void {
+    this.#watched = socket;
+    if (this.#closed || socket === null) return void socket?.destroy();
+    socket.unref();
+    // What it may say is for others; unread it would fill the socket.
+    socket.resume();
+    socket.on("error", (error) =>
+      this.#options.log.debug({ error: messageOf(error) }, "native core watch broke"),
+    );
+    socket.once("close", () => this.#revive());
+  }
+
+  #revive(): void {
     if (this.#closed) return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (Date.now() - this.#startedAt > settledMs) this.#waitMs = restartMsMin;
+    const waitMs = this.#waitMs;
+    this.#waitMs = Math.min(this.#waitMs * 2, restartMsMax);
     this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.#look().catch((error: unknown) => {
+      this.start().catch((error: unknown) => {
         this.#options.log.error({ error: messageOf(error) }, "starting the native core failed");
-        this.#waitMs = Math.min(this.#waitMs * 2, restartMsMax);
-        this.#again(this.#waitMs);
+        this.#revive();
       });
     }, waitMs);
   }
 
-  async #look(): Promise<void> {
-    this.#busy = true;
-    try {
-      if (!(await answersAt(this.#options.socketPath))) {
-        if (this.#closed) return;
-        if (Date.now() - this.#startedAt > settledMs) this.#waitMs = restartMsMin;
-        await this.#launch();
-      }
-      this.#again(watchMs);
-    } finally {
-      this.#busy = false;
-    }
-  }
-
-  async #launch(): Promise<void> {
+  async #launch(): Promise<Socket | null> {
     const { binary, execRoot, socketPath, cgroupParent, log } = this.#options;
     const root = join(execRoot, "core");
     mkdirSync(root, { recursive: true, mode: 0o700 });
@@ -113,7 +105,6 @@ class ProcessKeeper implements CoreKeeper {
       });
       child.once("exit", (code, signal) => {
         ended = `it ended with ${signal ?? `code ${code}`}`;
-        this.check();
       });
       child.unref();
       log.info({ pid: child.pid ?? 0 }, "native core started");
@@ -121,8 +112,9 @@ class ProcessKeeper implements CoreKeeper {
       closeSync(output);
     }
     this.#startedAt = Date.now();
-    while (!(await answersAt(socketPath))) {
-      if (this.#closed) return;
+    for (;;) {
+      const socket = await connected(socketPath);
+      if (socket !== null || this.#closed) return socket;
       if (ended !== null || Date.now() - this.#startedAt > startTimeoutMs) {
         throw failure(
           "unavailable",
@@ -134,15 +126,11 @@ class ProcessKeeper implements CoreKeeper {
   }
 }
 
-/** True when something accepts connections at the socket. */
-function answersAt(socketPath: string): Promise<boolean> {
+/** A connection to whatever listens at the socket; null when nothing does. */
+function connected(socketPath: string): Promise<Socket | null> {
   return new Promise((resolve) => {
     const socket = connect(socketPath);
-    const end = (ok: boolean) => {
-      socket.destroy();
-      resolve(ok);
-    };
-    socket.once("connect", () => end(true));
-    socket.once("error", () => end(false));
+    socket.once("connect", () => resolve(socket));
+    socket.once("error", () => resolve(null));
   });
 }

@@ -21,5 +21,7 @@ export const learnerLagMax = 64;
 export const membershipLookMs = 200;
 /** Least room on the log's disk for new work, in bytes; below it a manager refuses proposals and keeps what it has. */
 export const diskReserveBytes: number = 32 * 1024 * 1024;
-/** How long a new leader waits for a node's session before it calls the node down. */
+/** How often a manager looks whether its log's disk has that room. */
+export const diskLookMs = 1_000;
+/** A certificate is renewed when this part of what is left of its life is over. */
 export const certificateRenewFraction = 0.6;

@@ -4,7 +4,7 @@
  */
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
-import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
+import { failure, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { mayOvertakeSave } from "../raft/send-order.ts";
@@ -23,6 +23,7 @@ import type {
 import type { ActionGroup, Committed, Proposer, Store } from "../store/types.ts";
 import { decodeBody, decodeStore, encodeBody, encodeStore } from "../wire/codec.ts";
 import {
+  diskLookMs,
   diskReserveBytes,
   entryBytesMax,
   proposalsMax,
@@ -99,6 +100,7 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
   let diskFull = false;
   let lastSnapshotIndex = options.snapshot?.index ?? 0;
   let forgetTick: () => void = () => {};
+  let forgetLook: () => void = () => {};
   const subscriptions: (() => void)[] = [];
   if (options.snapshot !== null) loadSnapshot(options.snapshot);
 
@@ -161,6 +163,10 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
       for (const entry of ready.committed) applyEntry(entry);
       takeReads(ready);
       core.advance();
+      // The core's membership changes when it hears that the entry is applied.
+      if (ready.snapshot !== null || ready.committed.some(isMembership)) {
+        for (const observe of membershipObservers) observe();
+      }
       noteLeadership();
       await snapshotWhenDue();
     }
@@ -169,14 +175,12 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
   function install(snapshot: Snapshot): void {
     assert(snapshot.index > store.view().index, "a snapshot is newer than what is applied");
     loadSnapshot(snapshot);
-    for (const observe of membershipObservers) observe();
   }
 
   function applyEntry(entry: Entry): void {
     appliedTerm = entry.term;
     if (entry.kind !== "normal") {
       store.skip(entry.index);
-      if (entry.kind === "membership") for (const observe of membershipObservers) observe();
       return;
     }
     const committed = store.apply(entry.index, decodeBody(entry.data));
@@ -225,10 +229,29 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
       data: encodeStore(store.save()),
     };
     const keepFrom = Math.max(applied - keep, 0) + 1;
-    await storage.compact(snapshot, keepFrom);
+    try {
+      await storage.compact(snapshot, keepFrom);
+    } catch (error) {
+      if (!(error instanceof ShoalError && error.code === "unavailable")) throw error;
+      // No room for a snapshot: the log is whole and goes on; the next try is an interval away.
+      log.warn({ error: error.message }, "taking a snapshot failed");
+      diskFull = true;
+      lastSnapshotIndex = applied;
+      return;
+    }
     core.compact(snapshot, keepFrom);
     lastSnapshotIndex = applied;
-    if (storage.roomFor !== undefined) diskFull = !(await storage.roomFor(diskReserveBytes));
+  }
+
+  /** Notices a full disk before a save meets it, and that there is room again. */
+  function lookAtDisk(): void {
+    if (!running || storage.roomFor === undefined) return;
+    storage.roomFor(diskReserveBytes).then((room) => {
+      if (room === diskFull)
+        log.warn({ room }, room ? "there is room again" : "the log's disk is full");
+      diskFull = !room;
+      forgetLook = clock.wakeAt(after(clock.now(), diskLookMs), lookAtDisk);
+    }, fatal);
   }
 
   function fatal(error: unknown): void {
@@ -295,10 +318,12 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
         }),
       );
       tick();
+      lookAtDisk();
     },
     async stop() {
       running = false;
       forgetTick();
+      forgetLook();
       for (const unsubscribe of subscriptions) unsubscribe();
       rejectAll(failure("unavailable", "this manager is stopping"));
       if (pumping) {
@@ -389,6 +414,10 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
       });
     },
   };
+}
+
+function isMembership(entry: Entry): boolean {
+  return entry.kind === "membership";
 }
 
 /** The address of each Raft peer, from the node rows. */

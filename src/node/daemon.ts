@@ -7,6 +7,7 @@ import type { SystemInfo } from "../api/backend.ts";
 import { createApiServer } from "../api/server.ts";
 import { createEngine, type Engine } from "../engine/engine.ts";
 import { createContainerRecords } from "../io/container-records.ts";
+import { lockDirectory } from "../io/directory-lock.ts";
 import { readJson, writeFileAtomic } from "../io/files.ts";
 import { hostFacts } from "../io/host-facts.ts";
 import { hostInfo, ipv4Routes, mtuOf } from "../io/host-info.ts";
@@ -18,6 +19,7 @@ import { systemClock } from "../io/system-clock.ts";
 import { systemRandom } from "../io/system-random.ts";
 import type { Log } from "../lib/log.ts";
 import { nsPerSecond } from "../model/defaults.ts";
+import type { NodeDescription } from "../model/node.ts";
 import { createClusterBackend } from "./backend/cluster.ts";
 import { createEngineBackend, taskLogLines } from "./backend/engine.ts";
 import { createLocalNetworks } from "./backend/local-networks.ts";
@@ -44,6 +46,7 @@ export async function startDaemon(
   const startedAtMs = clock.now();
   await mkdir(dataRoot, { recursive: true, mode: 0o711 });
   await mkdir(execRoot, { recursive: true, mode: 0o711 });
+  const unlock = await lockDirectory(dataRoot);
   const [engineId, host] = await Promise.all([engineIdOf(dataRoot), hostInfo()]);
 
   const socketPath = join(execRoot, "core.sock");
@@ -71,25 +74,25 @@ export async function startDaemon(
   });
   await engine.open();
 
-  const worker = createWorkerSide({ engine, images, native, clock, random, log });
+  const describe = async (dataPathAddress: string): Promise<NodeDescription> => ({
+    hostname: config.nodeName,
+    os: "linux",
+    architecture: host.architecture,
+    resources: { nanoCpus: host.cpus * nsPerSecond, memoryBytes: host.memoryBytes },
+    engineVersion: version,
+    engineLabels: Object.fromEntries(config.labels.map(splitLabel)),
+    dataPathAddress,
+    underlayMtu: await mtuOf(dataPathAddress),
+    routes: await ipv4Routes(),
+  });
+  const worker = createWorkerSide({ engine, native, clock, random, log, describe });
   const swarm = createSwarmNode({
     files: swarmFiles(dataRoot),
     clock,
     random,
     log,
-    describe: async (dataPathAddress) => ({
-      hostname: config.nodeName,
-      os: "linux",
-      architecture: host.architecture,
-      resources: { nanoCpus: host.cpus * nsPerSecond, memoryBytes: host.memoryBytes },
-      engineVersion: version,
-      engineLabels: Object.fromEntries(config.labels.map(splitLabel)),
-      dataPathAddress,
-      underlayMtu: await mtuOf(dataPathAddress),
-      routes: await ipv4Routes(),
-    }),
+    describe,
     startAgent: (options) => worker.startAgent(options),
-    removeTasks: () => worker.removeTasks(),
     taskLogs: (query, signal) => taskLogLines(engine, query, signal),
     onFatal,
   });
@@ -138,6 +141,7 @@ export async function startDaemon(
       engine.close();
       native.close();
       keeper.close();
+      await unlock();
       if (config.pidFile !== null) await rm(config.pidFile, { force: true });
     },
   };

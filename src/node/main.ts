@@ -19,7 +19,10 @@ async function main(): Promise<void> {
   }
   const log = createLog(config.logLevel);
   const die = (error: unknown): void => {
-    log.error({ error: messageOf(error), stack: error instanceof Error ? error.stack : undefined }, "shoald stops: this must not happen");
+    log.error(
+      { error: messageOf(error), stack: error instanceof Error ? error.stack : undefined },
+      "shoald stops: this must not happen",
+    );
     process.exit(70);
   };
   process.on("uncaughtException", die);
@@ -47,7 +50,12 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  const detail = error instanceof ShoalError ? error.message : error instanceof Error ? error.stack : String(error);
+  const detail =
+    error instanceof ShoalError
+      ? error.message
+      : error instanceof Error
+        ? error.stack
+        : String(error);
   process.stderr.write(`shoald: ${detail}\n`);
   process.exit(error instanceof ShoalError && error.code === "invalid" ? 125 : 1);
 });

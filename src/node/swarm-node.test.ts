@@ -49,8 +49,11 @@ function open(dataRoot: string): SwarmNode {
     random: systemRandom,
     log: silentLog,
     describe: async () => description,
-    startAgent: async () => ({ connected: Promise.resolve(), stop: async () => {} }),
-    removeTasks: async () => {},
+    startAgent: async () => ({
+      connected: Promise.resolve(),
+      stop: async () => {},
+      leave: async () => {},
+    }),
     taskLogs: async function* () {},
     onFatal: (error) => {
       throw error;

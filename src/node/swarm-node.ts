@@ -57,7 +57,10 @@ const renewAgainMs = 5_000;
 export interface AgentHandle {
   /** Resolves at the first welcome of a manager. */
   readonly connected: Promise<void>;
+  /** The process ends; containers go on. */
   stop(): Promise<void>;
+  /** The node leaves the swarm: its tasks are ended and removed first. */
+  leave(): Promise<void>;
 }
 export interface AgentOptions {
   readonly nodeId: string;
@@ -65,7 +68,7 @@ export interface AgentOptions {
   readonly dataPathAddress: string;
   readonly databaseDirectory: string;
   /** Where managers may be, best first. */
-  readonly managers: () => readonly string[];
+  readonly managers: readonly string[];
   readonly connect: (address: string) => Promise<Channel<ToManager, ToAgent>>;
   readonly onMembership: (message: Extract<ToAgent, { kind: "membership" }>) => void;
   /** The cluster does not know this node any more. */
@@ -78,8 +81,6 @@ export interface SwarmNodeOptions {
   readonly log: Log;
   readonly describe: (dataPathAddress: string) => Promise<NodeDescription>;
   readonly startAgent: (options: AgentOptions) => Promise<AgentHandle>;
-  /** Ends and removes every container of the swarm on this node. */
-  readonly removeTasks: () => Promise<void>;
   readonly taskLogs: (query: URLSearchParams, signal: AbortSignal) => AsyncIterable<string>;
   /** The manager's log cannot be written: the process must end. */
   readonly onFatal: (error: Error) => void;
@@ -210,7 +211,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       clusterAddress: node.state.clusterAddress,
       dataPathAddress: node.state.dataPathAddress,
       databaseDirectory: files.workerDirectory,
-      managers: () => node.state.managers,
+      managers: node.state.managers,
       connect: (address) => openSession(address, node.identity),
       onMembership: (message) => {
         inTurn(() => follow(node, message)).catch((error: unknown) =>
@@ -490,8 +491,9 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
         if (node.parts !== null && !force)
           throw failure("unavailable", leaveText(node.parts.manager));
         active = null;
+        await node.agent?.leave();
+        node.agent = null;
         await close(node);
-        await options.removeTasks();
         await files.erase();
         log.info({ nodeId: node.state.nodeId }, "left the swarm");
       }),

@@ -30,7 +30,12 @@ export function createEngineExecutor(engine: Engine): Executor {
       const id = containerIdOf(taskId);
       await engine.stop(id, graceMs);
       const container = (await engine.list()).find((item) => item.id === id);
-      if (container?.state !== "exited") return null;
+      if (container === undefined) return null;
+      if (container.state === "created") {
+        // Parked and never to run: it would keep its namespaces for nothing.
+        await engine.remove(id, true);
+        return null;
+      }
       return await engine.wait(id, new AbortController().signal);
     },
     async remove(taskId) {

@@ -99,6 +99,8 @@ class KernelNetworks implements Networks {
 
   assign(assignment: NetworkAssignment): void {
     this.#assignment = assignment;
+    // Told again even for the same revision: a manager of a new session has not heard it.
+    this.#applied = -1;
     this.#kick();
   }
 

@@ -77,10 +77,11 @@ function readSpec(fields: Fields): Partial<ClusterSpec> {
   ca?.refuse("SigningCAKey", "given root keys");
   ca?.refuse("ForceRotate", "rotations of the root certificate");
   taskDefaults?.refuse("LogDriver", "default log drivers");
+  const hasLabels = fields.has("Labels");
   const labels = fields.textMap("Labels");
   const given: { -readonly [K in keyof ClusterSpec]?: ClusterSpec[K] | null } = {
     name: fields.textOrNull("Name"),
-    labels: Object.keys(labels).length > 0 ? labels : null,
+    labels: hasLabels ? labels : null,
     taskHistoryLimit: orchestration?.numberOrNull("TaskHistoryRetentionLimit") ?? null,
     snapshotInterval: raft?.number("SnapshotInterval", "uint64") || null,
     keepOldSnapshots: raft?.numberOrNull("KeepOldSnapshots", "uint64") ?? null,

@@ -34,6 +34,11 @@ export class Fields {
     return new Fields(value, { operation, type, path: "" });
   }
 
+  /** True for a field that is there and not null. */
+  has(name: string): boolean {
+    return this.#take(name) !== null;
+  }
+
   text(name: string): string {
     const value = this.#take(name);
     if (value === null) return "";

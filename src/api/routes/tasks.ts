@@ -5,7 +5,7 @@ import { type Task, taskName } from "../../model/task.ts";
 import { taskStates } from "../../model/task-state.ts";
 import type { Backend } from "../backend.ts";
 import type { ApiContext } from "../context.ts";
-import { writeTask } from "../convert/task.ts";
+import { taskText } from "../convert/task.ts";
 import {
   booleanFilter,
   type Filters,
@@ -16,7 +16,7 @@ import {
   requireValues,
 } from "../filters.ts";
 import { logsContentType, readLogsQuery, swarmDetails, writeLogs } from "../logs.ts";
-import { clientSignal, openStream, sendJson } from "../reply.ts";
+import { clientSignal, openStream, sendJsonText } from "../reply.ts";
 import { pathPart, queryOf } from "../request.ts";
 import { versionOf } from "../version.ts";
 
@@ -49,15 +49,12 @@ export function taskRoutes(app: FastifyInstance, { backend, closing }: ApiContex
         taskMatches(task, filters),
     );
     const networks = await networksOf(backend, tasks);
-    return sendJson(
-      reply,
-      tasks.map((task) => writeTask(task, networks)),
-    );
+    return sendJsonText(reply, `[${tasks.map((task) => taskText(task, networks)).join(",")}]`);
   });
 
   app.get("/tasks/:id", async (request, reply) => {
     const task = await backend.tasks.get(pathPart(request, "id"));
-    return sendJson(reply, writeTask(task, await networksOf(backend, [task])));
+    return sendJsonText(reply, taskText(task, await networksOf(backend, [task])));
   });
 
   app.get("/tasks/:id/logs", async (request, reply) => {

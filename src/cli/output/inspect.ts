@@ -1,7 +1,6 @@
 /** `inspect`: the objects as they are, indented by four, or one template for each. */
-import { messageOf } from "../../lib/errors.ts";
+import { messageOf, ShoalError } from "../../lib/errors.ts";
 import { type Cli, warn } from "../cli.ts";
-import { DaemonError } from "../client.ts";
 import { goJson, parseTemplate } from "./template.ts";
 
 /**
@@ -26,7 +25,7 @@ export async function inspectAll(
     } catch (error) {
       // The others are still shown, as docker does; a daemon that is not there ends it.
       errors.push(messageOf(error));
-      if (!(error instanceof DaemonError)) break;
+      if (!(error instanceof ShoalError) || error.code === "unavailable") break;
     }
   }
   if (template !== null) for (const value of found) cli.out.write(`${template(value)}\n`);

@@ -1,8 +1,9 @@
 /** The part of the Backend that one machine answers by itself: system, images, containers. */
-import { failure } from "../../lib/errors.ts";
+
 import type { Backend, SystemInfo } from "../../api/backend.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { ImageStore } from "../../image/image-store.ts";
+import { failure } from "../../lib/errors.ts";
 import type { SwarmNode } from "../swarm-node.ts";
 
 /** `info` is asked anew for each `docker info`. */

@@ -444,6 +444,14 @@ impl Containers {
         Ok(cgroup::pids(self.driver.as_ref(), &path))
     }
 
+    /// Removes the parent group, if no container is left in it.
+    pub fn close(&self) {
+        for dir in self.driver.directories(&self.cgroup_parent) {
+            // Not empty, or not ours to remove: then it stays.
+            drop(std::fs::remove_dir(dir));
+        }
+    }
+
     /// Exit events of all containers that have ended and not been deleted.
     pub fn outstanding(&self) -> Vec<Vec<u8>> {
         let table = self.lock();
@@ -585,8 +593,11 @@ impl Containers {
             .iter()
             .filter(|name| name.starts_with(records::CREATING))
         {
-            self.store
-                .roll_back(self.driver.as_ref(), &self.store.root.join(name))?;
+            // One that resists blocks its own id only, and is tried again when that is asked for.
+            let rolled_back = self
+                .store
+                .roll_back(self.driver.as_ref(), &self.store.root.join(name));
+            complain(rolled_back);
         }
         for name in names
             .iter()
@@ -605,7 +616,7 @@ impl Containers {
             .into_iter()
             .filter(|name| !name.starts_with('.'))
         {
-            self.adopt(&id)?;
+            complain(self.adopt(&id));
         }
         Ok(())
     }
@@ -686,6 +697,13 @@ impl Containers {
             } => Some((monitor, status, started_at_ms)),
             _ => None,
         }
+    }
+}
+
+/// Says on stderr, which shoald keeps, what recovery could not do.
+fn complain(done: Result<(), Failure>) {
+    if let Err(failure) = done {
+        eprintln!("shoal-core: {failure}");
     }
 }
 

@@ -6,11 +6,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// How long a command that ended stays down before it is started again.
+const RESTART_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What to run and whether to outlive it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Stay, reaping, after the command has ended, until SIGTERM or SIGINT.
     pub keep: bool,
+    /// Start the command again when it ends without having been asked to.
+    pub restart: bool,
     pub command: Vec<String>,
 }
 
@@ -32,12 +37,7 @@ fn supervise(options: &Options) -> std::io::Result<i32> {
     let handled = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT];
     process::block_only(&handled)?;
     let arrived = process::signal_fd(&handled)?;
-    let mut command = Command::new(&options.command[0]);
-    command.args(&options.command[1..]);
-    // SAFETY: the closure makes system calls only, and this process has one thread.
-    unsafe { command.pre_exec(process::reset_signals) };
-    let child = command.spawn()?;
-    let mut watched = Watched::Running(i32::try_from(child.id()).unwrap_or(0));
+    let mut watched = Watched::Running(spawn(options)?);
     let mut stopping = false;
     loop {
         let mut fds = [libc::pollfd {
@@ -64,6 +64,11 @@ fn supervise(options: &Options) -> std::io::Result<i32> {
                 watched = Watched::Ended(signals::exit_of(status).0);
             }
         }
+        if matches!(watched, Watched::Ended(_)) && options.restart && !stopping {
+            std::thread::sleep(RESTART_PAUSE);
+            watched = Watched::Running(spawn(options)?);
+            continue;
+        }
         if let Watched::Ended(code) = watched
             && (stopping || !options.keep)
         {
@@ -73,6 +78,15 @@ fn supervise(options: &Options) -> std::io::Result<i32> {
             return Ok(code);
         }
     }
+}
+
+fn spawn(options: &Options) -> std::io::Result<i32> {
+    let mut command = Command::new(&options.command[0]);
+    command.args(&options.command[1..]);
+    // SAFETY: the closure makes system calls only, and this process has one thread.
+    unsafe { command.pre_exec(process::reset_signals) };
+    let child = command.spawn()?;
+    Ok(i32::try_from(child.id()).unwrap_or(0))
 }
 
 enum Watched {

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage:
   shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH]
-  shoal-core init [--keep] -- COMMAND [ARG...]
+  shoal-core init [--keep] [--restart] -- COMMAND [ARG...]
   shoal-core --version";
 /// Where groups go that the caller does not place.
 const CGROUP_PARENT: &str = "/shoal";
@@ -110,16 +110,23 @@ fn parse_init(args: &[String]) -> Result<init_command::Options, String> {
         .iter()
         .position(|arg| arg == "--")
         .ok_or("init needs `-- COMMAND`")?;
-    let keep = match &args[..at] {
-        [] => false,
-        [one] if one == "--keep" => true,
-        other => return Err(format!("unknown options {other:?} of init")),
-    };
+    let (mut keep, mut restart) = (false, false);
+    for option in &args[..at] {
+        match option.as_str() {
+            "--keep" => keep = true,
+            "--restart" => restart = true,
+            other => return Err(format!("unknown option {other:?} of init")),
+        }
+    }
     let command = args[at + 1..].to_vec();
     if command.is_empty() {
         return Err("init needs a command after --".into());
     }
-    Ok(init_command::Options { keep, command })
+    Ok(init_command::Options {
+        keep,
+        restart,
+        command,
+    })
 }
 
 #[cfg(test)]
@@ -141,9 +148,10 @@ mod tests {
             }))
         );
         assert_eq!(
-            parse(&words("init --keep -- sh -c x")),
+            parse(&words("init --keep --restart -- sh -c x")),
             Ok(Job::Init(init_command::Options {
                 keep: true,
+                restart: true,
                 command: words("sh -c x")
             }))
         );

@@ -191,12 +191,19 @@ impl Monitor {
         *born = Some(pid);
         drop((theirs, stdout_write, stderr_write));
         let pidfd = doing("pinning init", process::pidfd(pid))?;
-        if !unified {
-            driver.create(&path, &resources)?;
-        }
-        driver.attach(&path, pid)?;
-        if let Some(score) = plan.create.spec.process.oom_score_adj {
-            set_oom_score(pid, score)?;
+        let limited = || -> Result<(), Failure> {
+            if !unified {
+                driver.create(&path, &resources)?;
+            }
+            driver.attach(&path, pid)?;
+            match plan.create.spec.process.oom_score_adj {
+                Some(score) => set_oom_score(pid, score),
+                None => Ok(()),
+            }
+        };
+        if let Err(failure) = limited() {
+            // Init that has ended meanwhile cannot be attached: its own word tells why.
+            return Err(early_failure(&channel).unwrap_or(failure));
         }
         // Init that has already failed has closed its end; its report is still to be read.
         drop(socket::send(channel.as_fd(), init::ATTACHED));
@@ -597,6 +604,19 @@ fn set_oom_score(pid: i32, score: i32) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => doing(&format!("setting oom_score_adj to {score}"), other),
     }
+}
+
+/// What init has said already, if that is a failure.
+fn early_failure(channel: &OwnedFd) -> Option<Failure> {
+    let mut fds = [libc::pollfd {
+        fd: channel.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }];
+    if process::poll(&mut fds, 0).ok()? == 0 {
+        return None;
+    }
+    wait_ready(channel).err()
 }
 
 fn wait_ready(channel: &OwnedFd) -> Result<(), Failure> {

@@ -6,6 +6,8 @@ use shoal_protocol::calls::{Exit, Status};
 
 /// The create call as it came: the journal of a creation, and what delete needs to know.
 pub const CREATE_FILE: &str = "create.json";
+/// What the journal of a deleted container is called once its root directory has been given free.
+pub const RETIRED_FILE: &str = "retired.json";
 /// `State`, written before the directory gets its final name.
 pub const STATE_FILE: &str = "state.json";
 /// `ExitRecord`, durable before anybody is told.

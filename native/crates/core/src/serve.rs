@@ -15,6 +15,7 @@ use shoal_runtime::rlimits;
 use shoal_runtime::sys::{file, process, socket};
 use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,10 +118,14 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
         std::fs::create_dir_all(parent)?;
         let dir = file::open(&parent.to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY)?;
         let near = PathBuf::from(file::proc_path(&dir)).join(name);
-        match UnixStream::connect(&near) {
-            Ok(_) => return Err(std::io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        match std::fs::symlink_metadata(&near) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(_) => std::fs::remove_file(&near)?,
+            // Only a socket that nobody answers at is ours to replace.
+            Ok(there) if there.file_type().is_socket() && UnixStream::connect(&near).is_err() => {
+                std::fs::remove_file(&near)?;
+            }
+            Ok(_) => return Err(std::io::Error::from_raw_os_error(libc::EADDRINUSE)),
+            Err(error) => return Err(error),
         }
         let before = process::set_umask(0o177);
         let socket = socket::listen(dir.as_fd(), name, libc::SOCK_STREAM, 128);
@@ -244,6 +249,7 @@ impl Server {
             answered.send(&calls::reply(id, &answer));
             if call == CallName::Shutdown {
                 // Containers, monitors and networks stay; a new core finds them. A socket left behind is replaced.
+                this.containers.close();
                 drop(std::fs::remove_file(&this.socket));
                 std::process::exit(0);
             }

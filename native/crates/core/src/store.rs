@@ -129,10 +129,17 @@ impl Store {
         let trash = trash(directory, number);
         match fs::rename(directory, &trash) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::io(&task, &error));
+                // It cannot be moved away (a mount point, say): then the caller waits for its removal.
+                reaper::remove(directory).map_err(|error| Failure::io(&task, &error))?;
             }
             _ => {}
         }
+        // From now on another container may use `directory`: the journal must not name it any more.
+        fs::rename(
+            journal.join(records::CREATE_FILE),
+            journal.join(records::RETIRED_FILE),
+        )
+        .map_err(|error| Failure::io(&task, &error))?;
         Ok(vec![trash, journal])
     }
 
@@ -164,10 +171,13 @@ pub fn remains(journal: &Path) -> Vec<PathBuf> {
         .strip_prefix(records::DELETING)
         .and_then(|rest| rest.split_once('-'))
         .and_then(|(number, _)| number.parse().ok());
-    if let (Some(number), Some(create)) = (number, read::<Create>(journal, records::CREATE_FILE)) {
+    let begun = read::<Create>(journal, records::CREATE_FILE);
+    let done = read::<Create>(journal, records::RETIRED_FILE);
+    let moved = begun.is_none();
+    if let (Some(number), Some(create)) = (number, begun.or(done)) {
         let directory = PathBuf::from(create.rootfs.directory);
         let trash = trash(&directory, number);
-        if !trash.exists() {
+        if !moved && !trash.exists() {
             paths.push(directory);
         }
         paths.push(trash);
@@ -201,4 +211,50 @@ pub fn read_state(dir: &Path) -> Option<State> {
 pub fn write_exit(dir: &Path, record: &ExitRecord) -> io::Result<()> {
     let dir = file::open(&dir.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)?;
     file::write_durable_at(dir.as_fd(), records::EXIT_FILE, &records::encode(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A deletion stopped at each of its steps: what a later start may remove.
+    #[test]
+    fn remains_never_names_a_directory_that_has_been_given_free() {
+        let dir = std::env::temp_dir().join(format!("shoal-store-{}", std::process::id()));
+        let journal = dir.join(format!("{}7-a", records::DELETING));
+        let root = dir.join("root");
+        fs::create_dir_all(&journal).expect("dir");
+        fs::create_dir_all(&root).expect("dir");
+        let create = serde_json::json!({"containerId": "a", "spec": {}, "rootfs": {"layers": [], "directory": root}, "log": null});
+        fs::write(journal.join(records::CREATE_FILE), create.to_string()).expect("journal");
+        let trash = dir.join("root.deleted-7");
+        // Died before the root was moved away.
+        assert_eq!(
+            remains(&journal),
+            [root.clone(), trash.clone(), journal.clone()]
+        );
+        // Died after it was moved; somebody may have made a new one since.
+        fs::rename(&root, &trash).expect("moved");
+        fs::create_dir(&root).expect("a new one");
+        assert_eq!(remains(&journal), [trash.clone(), journal.clone()]);
+        // Died after the trash was removed.
+        fs::rename(
+            journal.join(records::CREATE_FILE),
+            journal.join(records::RETIRED_FILE),
+        )
+        .expect("marked");
+        fs::remove_dir_all(&trash).expect("removed");
+        assert_eq!(remains(&journal), [trash, journal.clone()]);
+        fs::remove_dir_all(&dir).expect("clean");
+    }
+
+    #[test]
+    fn open_refuses_a_second_holder() {
+        let dir = std::env::temp_dir().join(format!("shoal-store-lock-{}", std::process::id()));
+        let first = Store::open(&dir).expect("first");
+        assert!(Store::open(&dir).is_err());
+        drop(first);
+        assert!(Store::open(&dir).is_ok());
+        fs::remove_dir_all(&dir).expect("clean");
+    }
 }

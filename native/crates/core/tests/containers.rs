@@ -409,17 +409,29 @@ fn bad_requests_name_the_field_and_leave_nothing() {
         );
         core.expect_clean();
     }
-    // A bind below a link of the image stays inside the root.
-    let mut create = core.create("inside", &["sh", "-c", "ls /tmp/deep"]);
+    // A bind below a link of the image stays inside the root, also where it leads to nothing.
+    let mut create = core.create(
+        "inside",
+        &["sh", "-c", "ls /tmp/deep; cat /run/resolve/conf"],
+    );
     create["rootfs"]["layers"] = json!([core.dir.join("layer"), evil.join("escape-only")]);
     fs::create_dir_all(evil.join("escape-only")).expect("dir");
     std::os::unix::fs::symlink("/../../../../tmp", evil.join("escape-only/escape")).expect("link");
+    fs::create_dir_all(evil.join("escape-only/etc")).expect("dir");
+    std::os::unix::fs::symlink(
+        "../run/resolve/conf",
+        evil.join("escape-only/etc/resolv.conf"),
+    )
+    .expect("link");
     let source = core.dir.join("layer/etc");
+    create["spec"]["mounts"].as_array_mut().expect("mounts").push(
+        json!({"destination": "/etc/resolv.conf", "type": "bind", "source": source.join("plain"), "options": ["rbind"]}),
+    );
     create["spec"]["mounts"].as_array_mut().expect("mounts").push(json!({"destination": "/escape/deep", "type": "bind", "source": source, "options": ["rbind"]}));
     let exit = client.run(create);
     assert_eq!(
         (&exit["exitCode"], core.log_text("inside").as_str()),
-        (&json!(0), "plain\n")
+        (&json!(0), "plain\nnot a program\n")
     );
     assert!(!std::path::Path::new("/tmp/deep").exists());
     client.delete("inside");

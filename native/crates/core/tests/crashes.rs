@@ -168,8 +168,15 @@ fn kills_at_random_moments_of_a_life_leave_nothing_and_lose_nothing() {
         return;
     }
     let mut core = Core::start();
-    let mut random = Random(0x5a0a1);
-    for round in 0..40 {
+    let number = |name: &str, usual: u64| {
+        let text = std::env::var(name).ok();
+        text.and_then(|text| text.parse().ok()).unwrap_or(usual)
+    };
+    let seed = number("SHOAL_CRASH_SEED", 0x5a0a1);
+    let rounds = number("SHOAL_CRASH_ROUNDS", 40);
+    eprintln!("again: SHOAL_CRASH_SEED={seed} SHOAL_CRASH_ROUNDS={rounds}");
+    let mut random = Random(seed);
+    for round in 0..rounds {
         let id = format!("r{round}");
         let code = i64::try_from(random.below(100)).expect("small");
         let mut client = core.client();

@@ -107,6 +107,10 @@ fn shutdown_leaves_containers_to_the_next_core() {
     assert_eq!(client.by_id("state", "a")["status"], "running");
     client.delete("a");
     core.expect_clean();
+    // With nothing left, the parent group goes too.
+    client.ok(json!({"call": "shutdown"}));
+    core.child.wait().expect("end");
+    assert!(!core.cgroup_file("memory", "..", "cgroup.procs").exists());
 }
 
 #[test]
@@ -169,4 +173,23 @@ fn init_forwards_sigterm_and_with_keep_outlives_its_command() {
     assert!(child.try_wait().expect("status").is_none(), "--keep stays");
     term(child.id());
     assert_eq!(child.wait().expect("end").code(), Some(4));
+}
+
+#[test]
+fn init_with_restart_starts_the_command_again_until_it_is_told_to_stop() {
+    let mut child = Command::new(BINARY)
+        .args(["init", "--restart", "--", "/bin/sh", "-c"])
+        .arg("echo up; sleep 0.05; exit 4")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    for _ in 0..3 {
+        assert_eq!(lines.next().expect("a line").expect("utf-8"), "up");
+    }
+    let pid = i32::try_from(child.id()).expect("pid");
+    // SAFETY: kill takes no pointer; the process is this test's child.
+    let killed = unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert_eq!(killed, 0);
+    assert!(child.wait().expect("end").code().is_some());
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{World, busybox, can_run, inside};
+use common::{World, busybox, can_run, inside, run};
 use serde_json::{Value, json};
 use shoal_net::NetHandler;
 use std::io::{self, Read, Write};
@@ -184,6 +184,7 @@ fn containers_are_answered_across_restarts() {
 
     // A container that starts after it was announced.
     put(&handler, json!([]), client("late", &[]));
+    run("ip", &["-n", &world.full_name("c2"), "link", "set", "lo", "up"]);
     assert!(udp(&c2, &question("web", A)).is_err(), "not a client");
     let late = world.namespace("late");
     handler.container_started("late");

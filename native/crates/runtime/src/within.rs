@@ -5,6 +5,9 @@ use shoal_protocol::Failure;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Most dangling links that one path may lead through, as the kernel's own limit.
+const LINKS_MAX: u32 = 40;
+
 /// What a mount point must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -42,19 +45,42 @@ pub fn find(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<Option<OwnedFd
 }
 
 /// Opens a mount point (O_PATH), making it and the directories above it (0755, root's) where they are missing.
+/// A link that leads to nothing (images have them at /etc/resolv.conf) is followed inside the root and its target made.
 pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<OwnedFd> {
+    make_through(root, parts, kind, LINKS_MAX)
+}
+
+fn make_through(
+    root: BorrowedFd<'_>,
+    parts: &[String],
+    kind: Kind,
+    links: u32,
+) -> io::Result<OwnedFd> {
     if let Some(found) = find(root, parts)? {
         return Ok(found);
     }
     let Some((name, above)) = parts.split_last() else {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
     };
-    let parent = make(root, above, Kind::Directory)?;
+    let parent = make_through(root, above, Kind::Directory, links)?;
+    match make_at(parent.as_fd(), name, kind) {
+        Err(error) if sys::is(&error, libc::EEXIST) => {
+            if links == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let target = file::read_link_at(parent.as_fd(), name)?;
+            make_through(root, &behind_link(above, &target), kind, links - 1)
+        }
+        other => other,
+    }
+}
+
+fn make_at(parent: BorrowedFd<'_>, name: &str, kind: Kind) -> io::Result<OwnedFd> {
     match kind {
         Kind::Directory => {
-            file::make_dir_at(parent.as_fd(), name, 0o755)?;
+            file::make_dir_at(parent, name, 0o755)?;
             file::open_at(
-                parent.as_fd(),
+                parent,
                 name,
                 libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW,
                 0,
@@ -62,10 +88,29 @@ pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<Ow
         }
         Kind::File => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-            drop(file::open_at(parent.as_fd(), name, flags, 0o755)?);
-            file::open_at(parent.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            drop(file::open_at(parent, name, flags, 0o755)?);
+            file::open_at(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)
         }
     }
+}
+
+/// Where a link in `above` leads, never over the root: every lookup of the result is again confined to it.
+fn behind_link(above: &[String], target: &str) -> Vec<String> {
+    let mut parts = if target.starts_with('/') {
+        Vec::new()
+    } else {
+        above.to_vec()
+    };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name.to_owned()),
+        }
+    }
+    parts
 }
 
 /// Like `make` for a directory, but no component may be a symlink: for the places whose identity matters (/proc, /sys, /dev).
@@ -132,9 +177,13 @@ mod tests {
                 .expect("through an inner link"),
         );
         assert!(root_path.join("real/new/deep").is_dir());
-        // A dangling link is never created through, and nothing appears outside.
-        assert!(make(root.as_fd(), &parts("/away/x"), Kind::Directory).is_err());
-        assert!(make(root.as_fd(), &parts("/up/x"), Kind::File).is_err());
+        // What a dangling link names is made inside the root; nothing appears outside.
+        drop(make(root.as_fd(), &parts("/away/x"), Kind::Directory).expect("inside"));
+        drop(make(root.as_fd(), &parts("/up/x"), Kind::File).expect("inside"));
+        assert!(root_path.join("outside/x").is_file());
+        symlink("loop-b", root_path.join("loop-a")).expect("link");
+        symlink("loop-a", root_path.join("loop-b")).expect("link");
+        assert!(make(root.as_fd(), &parts("/loop-a/x"), Kind::Directory).is_err());
         assert_eq!(
             std::fs::read_dir(dir.join("outside"))
                 .expect("list")
