@@ -130,7 +130,7 @@ async function reach(
   const script = `for try in 1 2 3 4 5 6 7 8 9 10; do
   addresses=$(nslookup web 2>/dev/null | awk '/^Address/ && !/:53/ {print $NF}' | sort -u)
   [ $(echo "$addresses" | wc -w) -eq ${replicas} ] && break; sleep 0.2; done
-for address in $addresses; do echo "ANSWER $(wget -q -T 3 -O - http://$address/)"; done; echo DONE`;
+for address in $addresses; do echo "ANSWER $(timeout 3 wget -q -O - http://$address/)"; done; echo DONE`;
   await swarm.docker(
     manager,
     "service",
@@ -185,7 +185,7 @@ async function main(): Promise<void> {
   if (keep) {
     print(`kept: export DOCKER_HOST=unix://${swarm.socket(swarm.managers[0] ?? "")}`);
     print(
-      `remove it with: bin/shoal machine --storage-path ${swarm.storage} rm -f ${swarm.machines.join(" ")} && rm -r ${swarm.storage}`,
+      `remove it with: MACHINE_STORAGE_PATH=${swarm.storage} bin/shoal machine rm -f ${swarm.machines.join(" ")} && rm -r ${swarm.storage}`,
     );
   } else {
     await swarm.destroy();

@@ -1,18 +1,9 @@
 /** The engine over the real native core: containers as docker would make them, found again after every crash. Needs root and the built core. */
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ContainerBackend, ImageBackend } from "../src/api/backend.ts";
-import { type ContainerRequest, createEngine, type Engine } from "../src/engine/engine.ts";
-import type { ImageStore } from "../src/image/image-store.ts";
-import { createContainerRecords } from "../src/io/container-records.ts";
-import { hostFacts } from "../src/io/host-facts.ts";
-import { openImageStore } from "../src/io/image-store.ts";
-import { jsonFileLogs } from "../src/io/json-file-log.ts";
-import { connectNative, type NativeClient } from "../src/io/native-client.ts";
-import { type CoreKeeper, spawnCore } from "../src/io/native-core-process.ts";
+import type { ContainerRequest } from "../src/engine/container-request.ts";
 import { systemClock } from "../src/io/system-clock.ts";
 import { silentLog } from "../src/lib/log.ts";
 import type { ContainerSpec } from "../src/model/task.ts";
@@ -22,68 +13,7 @@ import { containerIdOf } from "../src/worker/container-id.ts";
 import { createEngineExecutor } from "../src/worker/engine-executor.ts";
 import { createNetworkApply } from "../src/worker/network-apply.ts";
 import { busyboxArchive, busyboxRoot, stream } from "./busybox-image.ts";
-
-const binary =
-  process.env["SHOAL_CORE"] ??
-  new URL("../native/target/release/shoal-core", import.meta.url).pathname;
-const missing =
-  process.getuid?.() !== 0
-    ? "root"
-    : !existsSync(binary)
-      ? binary
-      : !existsSync("/usr/bin/busybox")
-        ? "/usr/bin/busybox"
-        : null;
-
-interface Node {
-  readonly root: string;
-  readonly keeper: CoreKeeper;
-  readonly native: NativeClient;
-  readonly images: ImageStore;
-  readonly engine: Engine;
-}
-
-async function open(root: string): Promise<Node> {
-  const socketPath = join(root, "exec", "core.sock");
-  const keeper = await spawnCore({
-    binary,
-    execRoot: join(root, "exec"),
-    socketPath,
-    cgroupParent: "/shoal-engine-test",
-    log: silentLog,
-  });
-  const native = connectNative({ socketPath, log: silentLog });
-  await native.ready();
-  const dataRoot = join(root, "data");
-  const images = await openImageStore({
-    dataRoot,
-    unpack: (archive, diffId, destination) =>
-      native.call("unpack", { archive, diffId, destination }),
-    clock: systemClock,
-    log: silentLog,
-    machine: "x86_64",
-  });
-  const engine = createEngine({
-    native,
-    images,
-    records: createContainerRecords(dataRoot),
-    logs: jsonFileLogs,
-    host: hostFacts,
-    clock: systemClock,
-    log: silentLog,
-    cgroupParent: "/shoal-engine-test",
-    architecture: "amd64",
-  });
-  await engine.open();
-  return { root, keeper, native, images, engine };
-}
-
-/** Ends this process's part; the core and its containers go on. */
-function leave(node: Node): void {
-  node.engine.close();
-  node.keeper.close();
-  node.native.close();
-}
+import { destroy, type EngineNode, leave, missing, open } from "./engine-node.ts";
 
 function request(name: string, over: Partial<ContainerSpec> = {}): ContainerRequest {
   const { container } = aTaskSpec();
@@ -98,7 +28,7 @@ function request(name: string, over: Partial<ContainerSpec> = {}): ContainerRequ
   };
 }
 
-async function outputOf(node: Node, id: string, follow = false): Promise<string> {
+async function outputOf(node: EngineNode, id: string, follow = false): Promise<string> {
   let text = "";
   const query = { stdout: true, stderr: true, tail: -1, sinceNs: null, untilNs: null };
   const { signal } = new AbortController();
@@ -108,7 +38,12 @@ async function outputOf(node: Node, id: string, follow = false): Promise<string>
   return text;
 }
 
-async function run(node: Node, name: string, script: string, over: Partial<ContainerSpec> = {}) {
+async function run(
+  node: EngineNode,
+  name: string,
+  script: string,
+  over: Partial<ContainerSpec> = {},
+) {
   const made = request(name, { command: ["sh", "-c", script], ...over });
   await node.engine.create(made);
   await node.engine.start(made.id);
@@ -119,7 +54,7 @@ async function run(node: Node, name: string, script: string, over: Partial<Conta
 }
 
 describe.skipIf(missing !== null)(`engine over the native core (needs: ${missing})`, () => {
-  let node: Node;
+  let node: EngineNode;
   let root: string;
 
   beforeAll(async () => {
@@ -131,13 +66,7 @@ describe.skipIf(missing !== null)(`engine over the native core (needs: ${missing
   });
 
   afterAll(async () => {
-    if (root === undefined) return;
-    for (const container of await node.engine.list()) await node.engine.remove(container.id, true);
-    node.keeper.close();
-    await node.native.call("shutdown", {});
-    leave(node);
-    execFileSync("sh", ["-c", `umount -l ${root}/exec/netns 2>/dev/null; true`]);
-    await rm(root, { recursive: true, force: true });
+    if (node !== undefined) await destroy(node);
   });
 
   test("engine and images are what the Engine API needs", () => {

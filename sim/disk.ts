@@ -16,6 +16,10 @@ export interface SimDisk {
   wipe(): void;
   /** The next sync fails; what it was to save may have reached the disk or not. */
   failNextSync(): void;
+  /** The next sync is well again. */
+  forgive(): void;
+  /** A sync of this life failed. */
+  readonly syncFailed: boolean;
   /** Every save takes so long at most, in ms. */
   slowMsMax: number;
   /** Counts wipes: what one disk promised, another did not. */
@@ -47,6 +51,7 @@ export function createDisk(
   let pending: (() => void)[] = [];
   let life = 0;
   let failing = false;
+  let failed = false;
 
   function write(change: SaveChange): void {
     if (change.snapshot !== null) {
@@ -88,6 +93,7 @@ export function createDisk(
         assert(next === work, "a disk does one thing after the other");
         const fails = failing;
         failing = false;
+        failed ||= fails;
         if (!fails || random.chance(500)) work();
         const settle = fails
           ? () => reject(failure("unavailable", `${name}: syncing: EIO`))
@@ -106,6 +112,7 @@ export function createDisk(
       life += 1;
       pending = [];
       failing = false;
+      failed = false;
       return {
         load: async (): Promise<SavedState> => ({
           ...durable,
@@ -134,6 +141,12 @@ export function createDisk(
     },
     failNextSync() {
       failing = true;
+    },
+    forgive() {
+      failing = false;
+    },
+    get syncFailed() {
+      return failed;
     },
     get isEmpty() {
       return (

@@ -43,8 +43,6 @@ export class Machine {
   readonly clusterAddress: string;
   readonly disk: SimDisk;
   readonly executor: SimMachineExecutor;
-  /** The next sync of the Raft log was made to fail: the daemon may stop for it. */
-  syncFails = false;
   #powered = true;
   readonly #parts: MachineParts;
   readonly #db: SimWorkerDb;
@@ -102,14 +100,17 @@ export class Machine {
     if (this.#process !== null || this.#place === null) return;
     this.#powered = true;
     this.#lives += 1;
-    const { world, network, skewMs } = this.#parts;
+    const { world, network, random, skewMs } = this.#parts;
     const process: Process = { name: this.host, alive: true, pausedUntil: 0, skewMs };
     this.#process = process;
     this.#turn = Promise.resolve();
     network.listen<ToAgent, ToManager>(this.host, process, (channel, from) => {
       const manager = this.#manager?.manager;
       if (manager === undefined) {
-        channel.send({ kind: "goodbye", reason: "not-leader", leader: null });
+        // One that is no manager any more knows one that is: who only knows this machine is not left alone.
+        const others = this.#place?.managers.filter((one) => one !== this.clusterAddress) ?? [];
+        const leader = others.length === 0 ? null : random.pick(others);
+        channel.send({ kind: "goodbye", reason: "not-leader", leader });
         channel.close("not a manager");
         return;
       }
@@ -178,12 +179,11 @@ export class Machine {
       snapshots,
       onFatal: (error) => {
         if (!process.alive) return;
-        if (!this.syncFails) {
+        if (!this.disk.syncFailed) {
           world.fail(`the manager of ${host} stopped: ${error.stack ?? error.message}`);
           return;
         }
         // As the daemon does: without its log a manager ends the process.
-        this.syncFails = false;
         world.schedule(world.now(), `${host}:fatal`, () => {
           if (process.alive) this.crash();
         });

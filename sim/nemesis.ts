@@ -1,5 +1,6 @@
 /** Does to a cluster what its mix of faults says, one fault after another, each with an end of its own. */
 import type { Cluster } from "./cluster.ts";
+import { calmTasks } from "./executor.ts";
 import type { Fault } from "./fault-mix.ts";
 import type { Machine } from "./machine.ts";
 import type { SimRandom } from "./random.ts";
@@ -56,8 +57,8 @@ export class Nemesis {
     Object.assign(network.weather, { lossPerMille: 0, duplicatePerMille: 0, delayMsMax: 2 });
     for (const machine of machines) {
       machine.disk.slowMsMax = 2;
-      machine.executor.chaos = calm;
-      machine.syncFails = false;
+      machine.executor.chaos = calmTasks;
+      machine.disk.forgive();
       if (machine.process !== null) machine.process.pausedUntil = 0;
       machine.start();
     }
@@ -110,60 +111,71 @@ export class Nemesis {
     world.note(fault);
     switch (fault) {
       case "crash":
-        return this.#crash(machine);
+        this.#crash(machine);
+        return;
       case "crash-leader":
-        return this.#crash(this.#leader() ?? machine);
+        this.#crash(this.#leader() ?? machine);
+        return;
       case "power-off":
         this.counts.powerOffs += 1;
         machine.powerOff();
-        return this.#later(this.#random.between(100, downMsMax), "power-on", () => machine.start());
+        this.#later(this.#random.between(100, downMsMax), "power-on", () => machine.start());
+        return;
       case "roll":
-        return this.#roll();
+        this.#roll();
+        return;
       case "pause":
         this.counts.pauses += 1;
-        return machine.pause(this.#random.between(50, pauseMsMax));
+        machine.pause(this.#random.between(50, pauseMsMax));
+        return;
       case "sync-error":
         if (machine.manager === null) return;
         this.counts.syncErrors += 1;
-        machine.syncFails = true;
         machine.disk.failNextSync();
-        return this.#later(this.#random.between(1_000, downMsMax), "restart", () => {
-          machine.syncFails = false;
-          machine.start();
-        });
+        this.#later(this.#random.between(1_000, downMsMax), "restart", () => machine.start());
+        return;
       case "slow-disk": {
         this.counts.others += 1;
         const before = machine.disk.slowMsMax;
         machine.disk.slowMsMax = this.#random.between(10, 500);
-        return this.#later(this.#random.between(100, cutMsMax), "fast-disk", () => {
+        this.#later(this.#random.between(100, cutMsMax), "fast-disk", () => {
           machine.disk.slowMsMax = before;
         });
+        return;
       }
       case "split":
-        return this.#split(1_000);
+        this.#split(1_000);
+        return;
       case "one-way":
-        return this.#split(500);
+        this.#split(500);
+        return;
       case "bridge":
-        return this.#bridge();
+        this.#bridge();
+        return;
       case "isolate-leader":
-        return this.#isolate(this.#leader() ?? machine, true, true);
+        this.#isolate(this.#leader() ?? machine, true, true);
+        return;
       case "deaf-leader":
-        return this.#isolate(this.#leader() ?? machine, this.#random.chance(500), false);
+        this.#isolate(this.#leader() ?? machine, this.#random.chance(500), false);
+        return;
       case "clog": {
         this.counts.others += 1;
         const { network } = this.#cluster;
         const until = world.after(this.#random.between(50, cutMsMax / 4));
-        return network.clog(machine.host, this.#random.pick(machines).host, until);
+        network.clog(machine.host, this.#random.pick(machines).host, until);
+        return;
       }
       case "weather":
         this.counts.others += 1;
-        return this.#drawWeather();
+        this.#drawWeather();
+        return;
       case "transfer": {
         const leader = this.#cluster.leader();
         const voters = leader?.raft.status().membership.voters ?? [];
         if (leader === null || voters.length === 0) return;
         this.counts.others += 1;
-        return leader.raft.transferLeadership(this.#random.pick(voters));
+        leader.raft.transferLeadership(this.#random.pick(voters));
+        return;
       }
       case "promote-demote":
         // The workload does it: it is a user's request.
@@ -252,5 +264,3 @@ export class Nemesis {
     });
   }
 }
-
-const calm = { missingPerMille: 0, failPerMille: 0, exitPerMille: 0, unavailablePerMille: 0 };

@@ -103,6 +103,7 @@ export class World {
       if (this.#violation !== null) throw this.#violation;
     }
     this.#now = until;
+    if (this.#violation !== null) throw this.#violation;
   }
 
   /** A clock for one process: what it waits for dies with it. */

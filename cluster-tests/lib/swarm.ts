@@ -76,8 +76,9 @@ export class Swarm {
   async machine(...args: string[]): Promise<string> {
     return await must(
       join(checkout, "bin/shoal"),
-      ["machine", "--storage-path", this.storage, ...args],
+      ["machine", ...args],
       {
+        env: { MACHINE_STORAGE_PATH: this.storage },
         timeoutMs: 120_000,
       },
     );
@@ -182,11 +183,11 @@ export class Swarm {
   /** Removes everything, also after a failure; tells what it could not. */
   async destroy(): Promise<void> {
     const shoal = join(checkout, "bin/shoal");
-    const base = ["machine", "--storage-path", this.storage];
-    const { out } = await run(shoal, [...base, "ls", "-q"]);
+    const env = { MACHINE_STORAGE_PATH: this.storage };
+    const { out } = await run(shoal, ["machine", "ls", "-q"], { env });
     const names = out.split("\n").filter(Boolean);
     if (names.length > 0) {
-      const removal = await run(shoal, [...base, "rm", "-f", ...names], { timeoutMs: 120_000 });
+      const removal = await run(shoal, ["machine", "rm", "-f", ...names], { env, timeoutMs: 120_000 });
       if (removal.code !== 0)
         throw new Error(`machines were left behind: ${removal.out}${removal.err}`);
     }

@@ -2,13 +2,14 @@
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** As `shoal-core init --keep -- CMD`: passes the first SIGTERM on to CMD, stays after it ended, ends at the next. Any number of ARG…. */
+/** As `shoal-core init --keep -- CMD`: stays after CMD ended; passes SIGTERM on to it and ends when it has ended. */
 const initScript = `#!/usr/bin/env node
 const { spawn } = require("node:child_process");
 const argv = process.argv.slice(process.argv.indexOf("--") + 1);
 let child = spawn(argv[0], argv.slice(1), { stdio: "inherit" });
-child.on("exit", () => { child = null; });
-process.on("SIGTERM", () => { if (child !== null) child.kill("SIGTERM"); else process.exit(0); });
+let stopping = false;
+child.on("exit", () => { child = null; if (stopping) process.exit(0); });
+process.on("SIGTERM", () => { stopping = true; if (child !== null) child.kill("SIGTERM"); else process.exit(0); });
 setInterval(() => {}, 1 << 30);
 `;
 

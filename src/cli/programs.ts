@@ -25,5 +25,5 @@ export function projectRoot(): string {
 export function netnsPrograms(env: Readonly<Record<string, string | undefined>>): NetnsPrograms {
   const core = env["SHOAL_CORE"] || join(projectRoot(), "native/target/release/shoal-core");
   const daemon = env["SHOALD"] || join(projectRoot(), "bin/shoald");
-  return { init: [core, "init", "--keep"], daemon: [daemon] };
+  return { init: [core, "init", "--keep", "--restart"], daemon: [daemon] };
 }

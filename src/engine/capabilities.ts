@@ -54,11 +54,7 @@ const allCapabilities: readonly string[] = [
 export function capabilitiesOf(add: readonly string[], drop: readonly string[]): readonly string[] {
   const added = add.map(fullName);
   const dropped = new Set(drop.map(fullName));
-  const base = dropped.has(all)
-    ? []
-    : added.includes(all)
-      ? allCapabilities
-      : defaultCapabilities;
+  const base = dropped.has(all) ? [] : added.includes(all) ? allCapabilities : defaultCapabilities;
   const wanted = new Set([...base.filter((name) => !dropped.has(name)), ...added]);
   wanted.delete(all);
   return [...wanted];

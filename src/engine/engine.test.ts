@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { emptyRun } from "../image/config.ts";
-import { aTaskSpec } from "../model/testing/rows.ts";
 import type { ImageConfig } from "../model/image.ts";
 import type { ContainerSpec } from "../model/task.ts";
+import { aTaskSpec } from "../model/testing/rows.ts";
 import { capabilitiesOf, defaultCapabilities } from "./capabilities.ts";
 import { hostsFile, parseResolvConf, resolvConfFile } from "./etc-files.ts";
 import { logOptionsOf } from "./log-options.ts";
@@ -14,7 +14,10 @@ import { findUser } from "./user.ts";
 const spec = (over: Partial<ContainerSpec> = {}) => ({ ...aTaskSpec().container, ...over });
 const image = (over: Partial<ImageConfig> = {}) => ({ ...emptyRun, command: ["sh"], ...over });
 
-function made(over: Partial<ContainerSpec> = {}, limits = { nanoCpus: 0, memoryBytes: 0, pids: 0 }) {
+function made(
+  over: Partial<ContainerSpec> = {},
+  limits = { nanoCpus: 0, memoryBytes: 0, pids: 0 },
+) {
   return ociSpec({
     containerId: "c",
     image: image(),
@@ -44,7 +47,12 @@ describe("what is executed", () => {
   });
 
   test("environment: image over defaults, spec over image, a bare name removes", () => {
-    const env = environmentOf(image({ env: ["PATH=/i", "A=1", "B=1"] }), { env: ["B=2", "A"] }, "h", "/r");
+    const env = environmentOf(
+      image({ env: ["PATH=/i", "A=1", "B=1"] }),
+      { env: ["B=2", "A"] },
+      "h",
+      "/r",
+    );
     expect(env).toEqual(["PATH=/i", "HOSTNAME=h", "B=2", "HOME=/r"]);
   });
 
@@ -141,7 +149,9 @@ describe("files under /etc", () => {
     });
   });
   test("hosts", () => {
-    expect(hostsFile("h", ["10.0.0.2"], ["1.2.3.4 a b"])).toMatch(/1\.2\.3\.4\ta b\n10\.0\.0\.2\th\n$/);
+    expect(hostsFile("h", ["10.0.0.2"], ["1.2.3.4 a b"])).toMatch(
+      /1\.2\.3\.4\ta b\n10\.0\.0\.2\th\n$/,
+    );
   });
 });
 

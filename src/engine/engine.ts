@@ -1,34 +1,30 @@
 /** Containers of one machine: made from images, run by the native core, found again after any crash. */
-import { platformProblem } from "../image/config.ts";
 import type { ImageStore } from "../image/image-store.ts";
-import { present } from "../lib/assert.ts";
 import { after, type Clock, type InstantMs } from "../lib/clock.ts";
 import { failure, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Container } from "../model/container.ts";
-import type { Image } from "../model/image.ts";
-import type { Limits } from "../model/resources.ts";
-import type { Labels } from "../model/stored.ts";
-import type { ContainerSpec, TaskSpec } from "../model/task.ts";
 import type { NativeContainer, NativeExit } from "../wire/native.ts";
+import type { ContainerLogs } from "./container-logs.ts";
 import { findByReference } from "./container-lookup.ts";
 import type { ContainerRecords, HostFacts } from "./container-records.ts";
-import type { ContainerLogs } from "./container-logs.ts";
-import { hostnameFile, hostsFile, resolvConfFile } from "./etc-files.ts";
+import {
+  type ContainerRequest,
+  containerOf,
+  prepareContainer,
+  shortIdDigits,
+  writeEtcFiles,
+} from "./container-request.ts";
 import { createEventLog, type EventLog } from "./event-log.ts";
 import { logOptionsOf } from "./log-options.ts";
 import { isNative, type NativeCore } from "./native-core.ts";
-import { argumentsOf, environmentOf, ociSpec, signalName } from "./oci-spec.ts";
-import { topOf, type Top } from "./top.ts";
-import { type ContainerUser, findUser } from "./user.ts";
+import { ociSpec } from "./oci-spec.ts";
+import { type Top, topOf } from "./top.ts";
 
 /** How long a container may take to end after SIGKILL, in milliseconds. */
 const killTimeoutMs = 10_000;
-const defaultStopTimeoutSeconds = 10;
 /** Bytes that must be free on the data root's disk for a new container: what runs needs room for its records and logs. */
 const freeBytesMin: number = 16 * 1024 * 1024;
-/** Digits of an id that stand for it where it is shown; also the default host name. */
-export const shortIdDigits = 12;
 
 export interface EngineOptions {
   readonly native: NativeCore;
@@ -42,18 +38,6 @@ export interface EngineOptions {
   readonly cgroupParent: string;
   /** Go's name: amd64. */
   readonly architecture: string;
-}
-/** What to make a container of. */
-export interface ContainerRequest {
-  /** 64 hex digits; the same request again finds what it made before. */
-  readonly id: string;
-  readonly name: string;
-  readonly spec: ContainerSpec;
-  /** Added to the spec's and the image's. */
-  readonly labels: Labels;
-  readonly limits: Limits | null;
-  readonly logDriver: TaskSpec["logDriver"];
-  readonly networks: Container["networks"];
 }
 export interface ContainerExit {
   readonly exitCode: number;
@@ -120,11 +104,6 @@ interface Entry {
   exit: ContainerExit | null;
   readonly waiters: Set<(exit: ContainerExit | null) => void>;
 }
-interface Prepared {
-  readonly image: Image;
-  readonly user: ContainerUser;
-}
-
 class NativeEngine implements Engine {
   readonly events: EventLog;
   readonly #options: EngineOptions;
@@ -182,7 +161,7 @@ class NativeEngine implements Engine {
   }
 
   async check(request: ContainerRequest): Promise<void> {
-    await this.#prepare(request);
+    await prepareContainer(this.#options, request);
     const freeBytes = await this.#options.records.freeBytes();
     if (freeBytes < freeBytesMin) {
       throw failure(
@@ -191,7 +170,10 @@ class NativeEngine implements Engine {
       );
     }
     if (!this.#options.native.connected) {
-      throw failure("unavailable", "the native core does not answer; it is started again by itself");
+      throw failure(
+        "unavailable",
+        "the native core does not answer; it is started again by itself",
+      );
     }
   }
 
@@ -200,8 +182,8 @@ class NativeEngine implements Engine {
     await this.#meeting;
     const known = this.#entries.get(request.id);
     if (known?.made) return known.container;
-    const { image, user } = await this.#prepare(request);
-    const entry = entryOf(this.#containerOf(request, image));
+    const { image, user } = await prepareContainer(this.#options, request);
+    const entry = entryOf(containerOf(this.#options, request, image));
     // In the same turn as the last look at the image: from here on it is held.
     if (this.#options.images.find(image.id) === null) {
       throw failure("not-found", `No such image: ${request.spec.image}`);
@@ -209,7 +191,7 @@ class NativeEngine implements Engine {
     this.#entries.set(request.id, entry);
     entry.busy++;
     try {
-      const etc = await this.#writeEtc(entry.container, request);
+      const etc = await writeEtcFiles(this.#options, entry.container, request);
       await records.save(entry.container, true);
       const directory = records.directoryOf(request.id);
       const log = logOptionsOf(request.logDriver);
@@ -393,94 +375,6 @@ class NativeEngine implements Engine {
     return await topOf(psArguments, pids, this.#options.host);
   }
 
-  /** Finds everything that a container needs and that may be missing or wrong. */
-  async #prepare(request: ContainerRequest): Promise<Prepared> {
-    const { images, host } = this.#options;
-    const { spec } = request;
-    const image = images.find(spec.image);
-    if (image === null) throw failure("not-found", `No such image: ${spec.image}`);
-    const problem = platformProblem(image, spec.image, this.#options.architecture);
-    if (problem !== null) throw failure("invalid", problem);
-    argumentsOf(image.config, spec);
-    logOptionsOf(request.logDriver);
-    for (const item of spec.mounts) {
-      if (item.kind === "bind" && !(await host.exists(item.source ?? ""))) {
-        throw failure(
-          "invalid",
-          `invalid mount config for type "bind": bind source path does not exist: ${item.source}`,
-        );
-      }
-    }
-    const text = async (path: string) => {
-      const bytes = await images.readFile(image, path);
-      return bytes === null ? null : new TextDecoder().decode(bytes);
-    };
-    const user = findUser(spec.user ?? image.config.user, spec.groups, {
-      passwd: await text("/etc/passwd"),
-      group: await text("/etc/group"),
-    });
-    return { image, user };
-  }
-
-  #containerOf(request: ContainerRequest, image: Image): Container {
-    const { spec } = request;
-    const hostname = spec.hostname || request.id.slice(0, shortIdDigits);
-    const directory = this.#options.records.directoryOf(request.id);
-    const noLog = logOptionsOf(request.logDriver) === null;
-    return {
-      id: request.id,
-      name: request.name,
-      imageRef: spec.image,
-      imageId: image.id,
-      labels: { ...image.config.labels, ...spec.labels, ...request.labels },
-      createdAt: this.#options.clock.now(),
-      ...argumentsOf(image.config, spec),
-      env: environmentOf(image.config, spec, hostname, "/").filter(
-        (entry) => !entry.startsWith("HOME=") && !entry.startsWith("HOSTNAME="),
-      ),
-      workingDir: spec.dir || image.config.workingDir,
-      user: spec.user ?? image.config.user,
-      hostname,
-      stopSignal: signalName(spec.stopSignal || image.config.stopSignal || "SIGTERM"),
-      stopTimeoutSeconds:
-        spec.stopGraceNs === null ? defaultStopTimeoutSeconds : spec.stopGraceNs / 1e9,
-      mounts: spec.mounts,
-      limits: request.limits ?? { nanoCpus: 0, memoryBytes: 0, pids: 0 },
-      readOnly: spec.readOnly,
-      capabilityAdd: spec.capabilityAdd,
-      capabilityDrop: spec.capabilityDrop,
-      state: "created",
-      pid: 0,
-      startedAt: null,
-      finishedAt: null,
-      exitCode: 0,
-      oomKilled: false,
-      error: "",
-      logPath: noLog ? "" : `${directory}/${request.id}-json.log`,
-      networks: request.networks,
-    };
-  }
-
-  async #writeEtc(
-    container: Container,
-    request: ContainerRequest,
-  ): Promise<{ readonly hosts: string; readonly hostname: string; readonly resolvConf: string }> {
-    const { host, records } = this.#options;
-    const own = await host.resolvConf();
-    const dns = request.spec.dns ?? own;
-    const addresses = container.networks.map((network) => network.address);
-    const paths = await records.writeFiles(container.id, {
-      hosts: hostsFile(container.hostname, addresses, request.spec.hosts),
-      hostname: hostnameFile(container.hostname),
-      "resolv.conf": resolvConfFile(container.networks.length > 0, {
-        nameservers: dns.nameservers.length > 0 ? dns.nameservers : own.nameservers,
-        search: dns.search,
-        options: dns.options,
-      }),
-    });
-    return { hosts: paths.hosts, hostname: paths.hostname, resolvConf: paths["resolv.conf"] };
-  }
-
   /** Makes what we know and what the core has the same. */
   async #meetCore(): Promise<void> {
     const { native, records, log } = this.#options;
@@ -601,7 +495,7 @@ class NativeEngine implements Engine {
   #entry(id: string): Entry {
     const entry = this.#entries.get(id);
     if (entry === undefined) throw noSuchContainer(id);
-    return present(entry, "entry");
+    return entry;
   }
 
   #publish(id: string, action: string, more: Readonly<Record<string, string>>): void {

@@ -50,7 +50,12 @@ export function resolvConfFile(networked: boolean, dns: ResolvConf): string {
 export function parseResolvConf(text: string): ResolvConf {
   const words = text
     .split("\n")
-    .map((line) => line.replace(/[#;].*$/, "").trim().split(/\s+/))
+    .map((line) =>
+      line
+        .replace(/[#;].*$/, "")
+        .trim()
+        .split(/\s+/),
+    )
     .filter((line) => line.length > 1);
   const of = (key: string) => words.filter((line) => line[0] === key);
   return {

@@ -1,5 +1,5 @@
 /** What happened on this node: the last events, and live ones to whoever listens. */
-import { type Clock, type InstantMs } from "../lib/clock.ts";
+import type { Clock, InstantMs } from "../lib/clock.ts";
 import type { EngineEvent } from "../model/event.ts";
 
 /** Events that are remembered, as docker. */
@@ -35,8 +35,7 @@ export function createEventLog(clock: Clock): EventLog {
       for (const listener of [...listeners]) listener(full);
     },
     async *read({ sinceNs, untilNs, signal }) {
-      const waiting =
-        sinceNs === null ? [] : held.filter((event) => event.timeNs >= sinceNs);
+      const waiting = sinceNs === null ? [] : held.filter((event) => event.timeNs >= sinceNs);
       let wake: () => void = () => {};
       let over = signal.aborted;
       const end = () => {

@@ -37,8 +37,7 @@ export function argumentsOf(
 ): { readonly entrypoint: readonly string[]; readonly args: readonly string[] } {
   // A given entrypoint makes the image's command void.
   const entrypoint = spec.command.length > 0 ? spec.command : image.entrypoint;
-  const args =
-    spec.args.length > 0 ? spec.args : spec.command.length > 0 ? [] : image.command;
+  const args = spec.args.length > 0 ? spec.args : spec.command.length > 0 ? [] : image.command;
   if (entrypoint.length + args.length === 0) {
     throw failure("invalid", "no command specified");
   }
@@ -120,9 +119,7 @@ function resourcesOf(limits: Limits | null): OciSpec["linux"]["resources"] {
   return {
     // Without an own number, swap may double the memory (moby daemon adaptContainerSettings).
     memory:
-      memoryBytes > 0
-        ? { limit: memoryBytes, reservation: null, swap: 2 * memoryBytes }
-        : null,
+      memoryBytes > 0 ? { limit: memoryBytes, reservation: null, swap: 2 * memoryBytes } : null,
     cpu:
       nanoCpus > 0
         ? {

@@ -18,11 +18,7 @@ export interface UserFiles {
 const idMax = 2 ** 31 - 1;
 
 /** Finds `text` (empty is root) and the added `groups`. Throws invalid in docker's words. */
-export function findUser(
-  text: string,
-  groups: readonly string[],
-  files: UserFiles,
-): ContainerUser {
+export function findUser(text: string, groups: readonly string[], files: UserFiles): ContainerUser {
   const colon = text.indexOf(":");
   const userText = colon < 0 ? text : text.slice(0, colon);
   const groupText = colon < 0 ? "" : text.slice(colon + 1);
@@ -37,8 +33,7 @@ export function findUser(
     throw failure("invalid", `unable to find user ${userText}: no matching entries in passwd file`);
   }
   const name = row?.[0] ?? null;
-  const gid =
-    groupText === "" ? (idOf(row?.[3] ?? "") ?? 0) : groupOf(groupText, groupRows);
+  const gid = groupText === "" ? (idOf(row?.[3] ?? "") ?? 0) : groupOf(groupText, groupRows);
   // Membership counts only when no group was named, as docker has it.
   const memberships =
     name === null || groupText !== ""

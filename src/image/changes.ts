@@ -28,7 +28,10 @@ function applyChange(config: ImageConfig, text: string): ImageConfig {
     case "ENV":
       return { ...config, env: mergeEnv(config.env, pairsOf(name, rest)) };
     case "LABEL":
-      return { ...config, labels: { ...config.labels, ...Object.fromEntries(pairsOf(name, rest)) } };
+      return {
+        ...config,
+        labels: { ...config.labels, ...Object.fromEntries(pairsOf(name, rest)) },
+      };
     case "EXPOSE":
       return { ...config, exposedPorts: union(config.exposedPorts, splitWords(rest).map(portOf)) };
     case "VOLUME":

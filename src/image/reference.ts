@@ -26,9 +26,7 @@ const hexIdPattern = /^[0-9a-f]{64}$/;
 /** Parses what a user wrote; nothing is added but the domain and `library/`. Throws ShoalError("invalid") in docker's words. */
 export function parseReference(text: string): Reference {
   if (hexIdPattern.test(text)) {
-    throw invalid(
-      `invalid repository name (${text}), cannot specify 64-byte hexadecimal strings`,
-    );
+    throw invalid(`invalid repository name (${text}), cannot specify 64-byte hexadecimal strings`);
   }
   let rest = text;
   let digest: string | null = null;

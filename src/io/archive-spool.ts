@@ -106,6 +106,7 @@ async function decompressed(archive: AsyncIterable<Uint8Array>): Promise<Readabl
   const iterator = archive[Symbol.asyncIterator]();
   const first = await iterator.next();
   const head: Uint8Array = first.done === true ? new Uint8Array() : first.value;
+  if (head.byteLength === 0) throw failure("invalid", "it holds nothing");
   if (head[0] === 0x28 && head[1] === 0xb5 && head[2] === 0x2f && head[3] === 0xfd) {
     throw failure("invalid", "the archive is zstd; give it as plain tar or gzip");
   }

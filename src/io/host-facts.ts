@@ -37,7 +37,8 @@ export const hostFacts: HostFacts = {
       return stdout;
     } catch (error) {
       const { stderr, code } = error as { stderr?: string; code?: unknown };
-      const why = code === "ENOENT" ? "ps is not installed (package procps)" : (stderr ?? "").trim();
+      const why =
+        code === "ENOENT" ? "ps is not installed (package procps)" : (stderr ?? "").trim();
       throw failure("invalid", `error running ps: ${why || String(error)}`, error);
     }
   },

@@ -148,9 +148,9 @@ describe("load", () => {
       const image = await store.get("a:1");
       expect(image.tags).toEqual(["a:1", "host:5000/b:2"]);
       expect(image.sizeBytes).toBeGreaterThan(0);
-      expect(new TextDecoder().decode((await store.readFile(image, "/etc/passwd")) ?? undefined)).toBe(
-        "root:x:0:0::/:\n",
-      );
+      expect(
+        new TextDecoder().decode((await store.readFile(image, "/etc/passwd")) ?? undefined),
+      ).toBe("root:x:0:0::/:\n");
       expect(await store.readFile(image, "/etc/none")).toBeNull();
     }
     await expect(store.get("a")).rejects.toThrow("No such image: a:latest");
@@ -204,8 +204,7 @@ describe("load", () => {
     ],
     [
       "a layer too few",
-      async () =>
-        (await dockerArchive(["a:1"], await layerOf("x"), { diffIds: [] })).archive,
+      async () => (await dockerArchive(["a:1"], await layerOf("x"), { diffIds: [] })).archive,
       "layers length mismatch",
     ],
     [

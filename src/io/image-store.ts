@@ -13,16 +13,6 @@ import {
 import { type Digest, hexOf, isDigest } from "../image/content-store.ts";
 import type { ImageEvent, ImageStore, ImageUse, RemovedImage } from "../image/image-store.ts";
 import {
-  checkLayout,
-  type Descriptor,
-  isAttachment,
-  isIndex,
-  parseDockerManifest,
-  parseIndex,
-  parseOciManifest,
-  referenceOf,
-} from "../image/manifest.ts";
-import {
   familiar,
   familiarName,
   parseReference,
@@ -33,10 +23,11 @@ import type { Clock } from "../lib/clock.ts";
 import { failure, messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Image } from "../model/image.ts";
-import { type SpooledArchive, spoolArchive, spoolFile } from "./archive-spool.ts";
+import { spoolArchive, spoolFile } from "./archive-spool.ts";
 import { readChecked, writeChecked } from "./checked-json.ts";
 import { createContentStore } from "./content.ts";
 import { syncDirectory } from "./files.ts";
+import { type ArchivedCandidate, readArchive } from "./image-archive.ts";
 
 /** Unpacks a layer tar into `destination`, checking its digest (the core's `unpack`). */
 export type Unpack = (
@@ -59,21 +50,10 @@ interface ImageRecord {
   readonly id: Digest;
   readonly layers: readonly { readonly diffId: Digest; readonly bytes: number }[];
 }
-/** An image of an archive, its digests verified, before anything is kept. */
-interface Candidate {
-  readonly configBytes: Uint8Array;
-  readonly config: ConfigFile;
-  readonly layerArchives: readonly string[];
-  readonly tags: readonly string[];
-  readonly manifestDigest: Digest | null;
-}
-
 /** Longest file that readFile gives, in bytes. */
 const readFileBytesMax: number = 1024 * 1024;
 /** Shortest prefix of an id that may stand for it, in digits. */
 const idPrefixMin = 1;
-/** Deepest nesting of OCI indexes. */
-const indexDepthMax = 3;
 
 /** Opens the store: leftovers of interrupted work are removed. Throws naming the file that is damaged. */
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
@@ -188,10 +168,7 @@ class DiskImageStore implements ImageStore {
     const directory = await this.#temporaryDirectory();
     try {
       const spooled = await spoolArchive(archive, directory);
-      const candidates =
-        spooled.get("manifest.json") !== null
-          ? await readDockerArchive(spooled)
-          : await readOciLayout(spooled, imageArchitecture(this.#options.machine));
+      const candidates = await readArchive(spooled, imageArchitecture(this.#options.machine));
       const loaded = await this.#alone(() => this.#store(candidates));
       for (const { image, tags } of loaded) {
         const names = tags.length > 0 ? tags : [image.id];
@@ -274,7 +251,7 @@ class DiskImageStore implements ImageStore {
       const removed: RemovedImage[] = [];
       if (named !== null) {
         const name = familiar(withDefaultTag(named));
-        const last = names.length <= 1;
+        const last = !names.some((other) => this.#tags.has(other) && other !== name);
         if (last) refuseWhileUsed(uses, reference, image.id, options.force, true);
         await this.#untag(name, image.id, removed);
         if (!last || uses.length > 0) return removed;
@@ -287,7 +264,12 @@ class DiskImageStore implements ImageStore {
           );
         }
         refuseWhileUsed(uses, reference, image.id, options.force, false);
-        for (const name of names) await this.#untag(name, image.id, removed);
+        for (const name of this.#namesOf(image.id)) {
+          // The one before may have taken it along.
+          if (this.#tags.has(name) || this.#digests.has(name)) {
+            await this.#untag(name, image.id, removed);
+          }
+        }
         if (uses.length > 0) return removed;
       }
       await this.#forget(image);
@@ -329,7 +311,7 @@ class DiskImageStore implements ImageStore {
 
   /** Unpacks what is new, then keeps every image and its names. Nothing counts until its record is there. */
   async #store(
-    candidates: readonly Candidate[],
+    candidates: readonly ArchivedCandidate[],
   ): Promise<readonly { readonly image: Image; readonly tags: readonly string[] }[]> {
     const loaded: { image: Image; tags: readonly string[] }[] = [];
     try {
@@ -358,7 +340,7 @@ class DiskImageStore implements ImageStore {
     }));
   }
 
-  async #unpackLayers(candidate: Candidate): Promise<ImageRecord["layers"]> {
+  async #unpackLayers(candidate: ArchivedCandidate): Promise<ImageRecord["layers"]> {
     const layers = [];
     for (const [at, diffId] of candidate.config.diffIds.entries()) {
       const archive = candidate.layerArchives[at];
@@ -430,11 +412,23 @@ class DiskImageStore implements ImageStore {
   }
 
   async #untag(name: string, id: Digest, removed: RemovedImage[]): Promise<void> {
+    const gone = [name];
     this.#tags.delete(name);
     this.#digests.delete(name);
+    // With the last tag of a repository go the digests that it was known by there.
+    const repository = familiarName(parseReference(name));
+    const inRepository = this.#namesOf(id).filter(
+      (other) => familiarName(parseReference(other)) === repository,
+    );
+    if (!inRepository.some((other) => this.#tags.has(other))) {
+      for (const other of inRepository) this.#digests.delete(other);
+      gone.push(...inRepository);
+    }
     await this.#writeNames();
-    removed.push({ untagged: name });
-    this.#listener({ action: "untag", imageId: id, name });
+    for (const item of gone) {
+      removed.push({ untagged: item });
+      this.#listener({ action: "untag", imageId: id, name: item });
+    }
   }
 
   #namesOf(id: Digest): readonly string[] {
@@ -473,134 +467,6 @@ class DiskImageStore implements ImageStore {
       }
     }
   }
-}
-
-async function readDockerArchive(archive: SpooledArchive): Promise<readonly Candidate[]> {
-  const candidates: Candidate[] = [];
-  for (const item of parseDockerManifest(await archive.read("manifest.json"))) {
-    const configBytes = await archive.read(item.config);
-    const digest = archive.get(item.config)?.digest ?? "";
-    const named = /(?:^|\/)([0-9a-f]{64})(?:\.json)?$/.exec(item.config)?.[1];
-    if (named !== undefined && named !== hexOf(digest)) {
-      throw mismatch(item.config, `sha256:${named}`, digest);
-    }
-    const config = parseConfig(configBytes, item.config);
-    if (item.layers.length !== config.diffIds.length) {
-      throw failure(
-        "invalid",
-        `invalid manifest, layers length mismatch: expected ${config.diffIds.length}, got ${item.layers.length}`,
-      );
-    }
-    const layerArchives = item.layers.map((path) => {
-      const file = archive.get(path);
-      if (file === null) throw failure("invalid", `reading the archive: it has no layer ${path}`);
-      const blob = /^blobs\/sha256\/([0-9a-f]{64})$/.exec(path)?.[1];
-      if (blob !== undefined && blob !== hexOf(file.digest)) {
-        throw mismatch(path, `sha256:${blob}`, file.digest);
-      }
-      return file.path;
-    });
-    candidates.push({ configBytes, config, layerArchives, tags: item.tags, manifestDigest: null });
-  }
-  return candidates;
-}
-
-async function readOciLayout(
-  archive: SpooledArchive,
-  architecture: string,
-): Promise<readonly Candidate[]> {
-  if (archive.get("index.json") === null) {
-    throw failure(
-      "invalid",
-      "reading the archive: it has neither manifest.json (docker save) nor index.json (OCI layout); a root file system is taken in by `docker import`",
-    );
-  }
-  checkLayout(await archive.read("oci-layout"));
-  const candidates: Candidate[] = [];
-  for (const entry of parseIndex(await archive.read("index.json"), "index.json")) {
-    const manifest = await chooseManifest(archive, entry, architecture, 0);
-    if (manifest === null) continue;
-    const name = referenceOf(entry) ?? referenceOf(manifest);
-    candidates.push(await readOciImage(archive, manifest, entry.digest, name));
-  }
-  if (candidates.length === 0) throw failure("invalid", "index.json: it names no image");
-  return candidates;
-}
-
-/** The image manifest behind `entry`: itself, or of an index the one for this architecture, else the first. */
-async function chooseManifest(
-  archive: SpooledArchive,
-  entry: Descriptor,
-  architecture: string,
-  depth: number,
-): Promise<Descriptor | null> {
-  if (isAttachment(entry)) return null;
-  if (!isIndex(entry)) return entry;
-  if (depth >= indexDepthMax) throw failure("invalid", `index ${entry.digest} is nested too deep`);
-  const inner = parseIndex(await readBlob(archive, entry), `index ${entry.digest}`).filter(
-    // An index of many platforms may come with the blobs of one.
-    (item) => !isAttachment(item) && archive.get(blobPath(item.digest)) !== null,
-  );
-  const chosen = inner.find((item) => item.platform?.architecture === architecture) ?? inner[0];
-  return chosen === undefined
-    ? null
-    : await chooseManifest(archive, chosen, architecture, depth + 1);
-}
-
-async function readOciImage(
-  archive: SpooledArchive,
-  entry: Descriptor,
-  manifestDigest: Digest,
-  name: string | null,
-): Promise<Candidate> {
-  const what = `manifest ${entry.digest}`;
-  const manifest = parseOciManifest(await readBlob(archive, entry), what);
-  const configBytes = await readBlob(archive, manifest.config);
-  const config = parseConfig(configBytes, `configuration ${manifest.config.digest}`);
-  if (manifest.layers.length !== config.diffIds.length) {
-    throw failure(
-      "invalid",
-      `${what}: layers length mismatch: expected ${config.diffIds.length}, got ${manifest.layers.length}`,
-    );
-  }
-  return {
-    configBytes,
-    config,
-    layerArchives: manifest.layers.map((layer) => checkedBlob(archive, layer)),
-    tags: name === null ? [] : [name],
-    manifestDigest,
-  };
-}
-
-async function readBlob(archive: SpooledArchive, item: Descriptor): Promise<Uint8Array> {
-  checkedBlob(archive, item);
-  return await archive.read(blobPath(item.digest));
-}
-
-/** The spooled file of a blob, whose digest and size are as its descriptor says. */
-function checkedBlob(archive: SpooledArchive, item: Descriptor): string {
-  const path = blobPath(item.digest);
-  const file = archive.get(path);
-  if (file === null) throw failure("invalid", `reading the archive: it has no ${path}`);
-  if (file.digest !== item.digest) throw mismatch(path, item.digest, file.digest);
-  if (file.size !== item.size) {
-    throw failure(
-      "invalid",
-      `${path}: size ${file.size} is not the ${item.size} of its descriptor`,
-    );
-  }
-  return file.path;
-}
-
-function blobPath(digest: Digest): string {
-  return `blobs/sha256/${hexOf(digest)}`;
-}
-
-function mismatch(path: string, want: string, have: string): Error {
-  return failure(
-    "invalid",
-    `${path}: digest ${have} does not match ${want}: the archive is damaged`,
-  );
 }
 
 /** Looks for a file in one layer: its bytes, null when the layer says nothing, "hidden" when it was removed there. */

@@ -31,7 +31,11 @@ test("what was kept is there again", async () => {
   expect(await db.load()).toMatchObject({ revision: 0, tasks: [], dataPathPort: 4789 });
   await Promise.all([
     db.saveAssignment(
-      change({ revision: 3, putTasks: [anAssigned("a"), anAssigned("b")], putNetworks: [aNetwork("n")] }),
+      change({
+        revision: 3,
+        putTasks: [anAssigned("a"), anAssigned("b")],
+        putNetworks: [aNetwork("n")],
+      }),
     ),
     db.saveStatus("a", aStatus({ state: "running" })),
     db.saveStatus("b", aStatus({ state: "failed", exitCode: 4 })),

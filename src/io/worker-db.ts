@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { access, mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Level } from "level";
+import { present } from "../lib/assert.ts";
 import { failure, messageOf, ShoalError } from "../lib/errors.ts";
 import { defaultDataPathPort } from "../model/defaults.ts";
 import type { Network } from "../model/network.ts";
@@ -34,7 +35,7 @@ interface Change {
 
 class LevelWorkerDb implements WorkerDb {
   readonly #directory: string;
-  readonly #level: Level<string, string>;
+  #opened: Level<string, string> | null = null;
   /** Every record's text, so that the sum can follow a change without reading. */
   readonly #records = new Map<string, string>();
   #sum: Buffer = Buffer.alloc(sumBytes);
@@ -43,7 +44,6 @@ class LevelWorkerDb implements WorkerDb {
 
   constructor(directory: string) {
     this.#directory = directory;
-    this.#level = new Level(join(directory, "db"), { valueEncoding: "utf8" });
   }
 
   async open(): Promise<void> {
@@ -54,6 +54,8 @@ class LevelWorkerDb implements WorkerDb {
       () => false,
     );
     if (mark !== null && mark.sequence > 0 && !there) throw this.#damaged("its files are missing");
+    // Only now: level opens, and makes, its files as soon as it is constructed.
+    this.#opened = new Level(join(this.#directory, "db"), { valueEncoding: "utf8" });
     try {
       await this.#level.open();
       await this.#readAll();
@@ -200,6 +202,10 @@ class LevelWorkerDb implements WorkerDb {
       throw this.#damaged("some of its records are missing or old");
     }
     this.#sequence = Number(sequence);
+  }
+
+  get #level(): Level<string, string> {
+    return present(this.#opened, "an open database");
   }
 
   get #markPath(): string {

@@ -43,7 +43,9 @@ export interface Driver {
   /** Takes away what machines share; called when the last one has gone. */
   removeShared(): Promise<void>;
   state(machine: MachineRecord): Promise<MachineState>;
-  /** Starts shoald again in a running machine, after it died. */
+  /** The pid of shoald in a running machine, as this box numbers it; null when it does not run. */
+  daemonPid(machine: MachineRecord): Promise<number | null>;
+  /** Starts shoald again in a running machine, after it died for good. */
   startDaemon(machine: MachineRecord): Promise<void>;
   /** The machine's address on the machine network. */
   address(machine: MachineRecord): string;

@@ -10,7 +10,16 @@ import {
 } from "./address-pool.ts";
 import type { Driver } from "./driver.ts";
 import type { EngineApi } from "./engine-api.ts";
-import { apiReadyMs, joinRetryMs, joinTriesMax, listTimeoutMs, pingMs, pollMs } from "./limits.ts";
+import {
+  apiReadyMs,
+  daemonAbsentMs,
+  daemonStartsMax,
+  joinRetryMs,
+  joinTriesMax,
+  listTimeoutMs,
+  pingMs,
+  pollMs,
+} from "./limits.ts";
 import { pause } from "./process.ts";
 import {
   type CreateStep,
@@ -146,7 +155,7 @@ export class Machines {
       await this.#refuse(record, "Stopped");
       const driver = this.driver(record.driver);
       if (await this.api.ping(driver.url(record), pingMs)) return;
-      await driver.startDaemon(record);
+      if ((await driver.daemonPid(record)) === null) await driver.startDaemon(record);
       await this.#untilReady(record);
     });
   }
@@ -368,13 +377,26 @@ export class Machines {
   async #untilReady(record: MachineRecord): Promise<void> {
     const driver = this.driver(record.driver);
     const deadline = Date.now() + apiReadyMs;
+    const daemons = new Set<number>();
+    let lastSeen = Date.now();
     for (;;) {
       if (await this.api.ping(driver.url(record), pingMs)) return;
-      const stopped = (await driver.state(record)) !== "Running";
-      if (stopped || Date.now() > deadline) {
-        const why = stopped
+      const pid = await driver.daemonPid(record);
+      if (pid !== null) {
+        daemons.add(pid);
+        lastSeen = Date.now();
+      }
+      const why =
+        (await driver.state(record)) !== "Running"
           ? "the machine ended"
-          : `the API at ${driver.url(record)} does not answer after ${apiReadyMs / 1000} s`;
+          : daemons.size > daemonStartsMax
+            ? `shoald has ended ${daemons.size - 1} times`
+            : Date.now() - lastSeen > daemonAbsentMs
+              ? "shoald has ended"
+              : Date.now() > deadline
+                ? `the API at ${driver.url(record)} does not answer after ${apiReadyMs / 1000} s`
+                : null;
+      if (why !== null) {
         throw failure(
           "unavailable",
           `waiting for machine ${record.name}: ${why}. Its last words: ${await driver.logTail(record)}`,

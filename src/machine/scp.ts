@@ -1,5 +1,5 @@
 /** `shoal machine scp`: copies files and folders between this box and machines, through programs run in the machines. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { pipeline } from "node:stream/promises";
 import { failure, messageOf } from "../lib/errors.ts";
 import { exitCode } from "./process.ts";
@@ -54,44 +54,53 @@ export async function scp(
     ...["sh", "-c", receiveScript, "scp"],
     ...[to.path, name === "" || name === ".." ? "." : name],
   ]);
-  const said = [words(sender), words(receiver)] as const;
-  const ended = [exitCode(sender), exitCode(receiver)] as const;
   let broken: string | null = null;
-  if (sender.stdout !== null && receiver.stdin !== null) {
+  if (sender.child.stdout !== null && receiver.child.stdin !== null) {
     try {
-      await pipeline(sender.stdout, receiver.stdin);
+      await pipeline(sender.child.stdout, receiver.child.stdin);
     } catch (error) {
       // One side ended early; its exit code and words tell why.
       broken = messageOf(error);
     }
   }
-  const codes = await Promise.all(ended);
+  const codes = await Promise.all([sender.ended, receiver.ended]);
   if (codes.every((code) => code === 0) && broken === null) return;
-  const why = [said[0](), said[1]()].filter((text) => text !== "").join("; ");
+  const why = [sender.said(), receiver.said()].filter((text) => text !== "").join("; ");
   throw failure(
     "internal",
     `copying ${show(from)} to ${show(to)}: ${why || broken || `exit codes ${codes.join(" and ")}`}`,
   );
 }
 
-async function start(
+interface Side {
+  readonly child: ChildProcess;
+  /** Watched from the start: a short program ends before anybody asks. */
+  readonly ended: Promise<number>;
+  readonly said: () => string;
+}
+
+async function start(machines: Machines, place: CopyPlace, argv: readonly string[]): Promise<Side> {
+  const child = await startProgram(machines, place, argv);
+  const pieces: Buffer[] = [];
+  child.stderr?.on("data", (piece: Buffer) => pieces.push(piece));
+  // The sender reads nothing.
+  child.stdin?.on("error", () => child.stdin?.destroy());
+  const ended = exitCode(child);
+  return { child, ended, said: () => Buffer.concat(pieces).toString("utf8").trim() };
+}
+
+async function startProgram(
   machines: Machines,
   place: CopyPlace,
   argv: readonly string[],
 ): Promise<ChildProcess> {
-  const stdio = ["pipe", "pipe", "pipe"] as const;
   if (place.machine === null) {
     const [program = "", ...rest] = argv;
-    return spawn(program, rest, { stdio: [...stdio] });
+    return spawn(program, rest, { stdio: ["pipe", "pipe", "pipe"] });
   }
   const record: MachineRecord = await machines.store.get(place.machine);
-  return machines.driver(record.driver).spawn(record, argv, { stdio: [...stdio], tty: false });
-}
-
-function words(child: ChildProcess): () => string {
-  const pieces: Buffer[] = [];
-  child.stderr?.on("data", (piece: Buffer) => pieces.push(piece));
-  return () => Buffer.concat(pieces).toString("utf8").trim();
+  const options = { stdio: ["pipe", "pipe", "pipe"] as StdioOptions, tty: false };
+  return machines.driver(record.driver).spawn(record, argv, options);
 }
 
 function show(place: CopyPlace): string {

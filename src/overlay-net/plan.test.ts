@@ -42,7 +42,10 @@ function plan(peers: readonly NetworkPeer[], containerId: string | null = "abcde
 }
 
 /** What the kernel would have after `ops`. */
-function apply(have: readonly NativeSandbox[], ops: readonly NetworkOp[]): readonly NativeSandbox[] {
+function apply(
+  have: readonly NativeSandbox[],
+  ops: readonly NetworkOp[],
+): readonly NativeSandbox[] {
   type Mutable = { -readonly [K in keyof NativeSandbox]: NativeSandbox[K] };
   const all = new Map<string, Mutable>(have.map((item) => [item.sandbox, { ...item }]));
   for (const op of ops) {
@@ -147,7 +150,14 @@ describe("diff", () => {
   });
 
   test("another owner's sandboxes are left alone, half-made ones finished", () => {
-    const other = { sandbox: "mine", bridge: null, vxlan: null, ports: [], fdb: [], neighbours: [] };
+    const other = {
+      sandbox: "mine",
+      bridge: null,
+      vxlan: null,
+      ports: [],
+      fdb: [],
+      neighbours: [],
+    };
     expect(diffNetworks([other], new Map())).toEqual([]);
     const half = { ...other, sandbox: "ov-001001" };
     const ops = diffNetworks([half], plan([]));

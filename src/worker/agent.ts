@@ -181,22 +181,28 @@ class WorkerAgent implements Agent {
         return;
       }
       case "status-stored":
-        return this.#reports.stored(message.taskIds);
+        this.#reports.stored(message.taskIds);
+        return;
       case "assign-all":
-        return this.#take(takeAll(this.#held, message), true);
+        this.#take(takeAll(this.#held, message), true);
+        return;
       case "assign-diff": {
         const taken = takeDiff(this.#held, message);
-        if (taken !== null) return this.#take(taken, false);
-        return this.#session.restart(
-          `assignments have a gap: ${message.from} follows ${this.#held.revision}`,
-        );
+        if (taken !== null) {
+          this.#take(taken, false);
+        } else {
+          this.#session.restart(
+            `assignments have a gap: ${message.from} follows ${this.#held.revision}`,
+          );
+        }
+        return;
       }
       case "welcome":
       case "heartbeat-reply":
       case "goodbye":
         return;
       default:
-        return message satisfies never;
+        message satisfies never;
     }
   }
 
@@ -221,7 +227,10 @@ class WorkerAgent implements Agent {
 
   #run(task: AssignedTask): void {
     const known = this.#runners.get(task.id);
-    if (known !== undefined) return known.update(task);
+    if (known !== undefined) {
+      known.update(task);
+      return;
+    }
     const { clock, db, executor, log, networks } = this.#options;
     const runner = new TaskRunner(
       {
@@ -313,4 +322,3 @@ class WorkerAgent implements Agent {
     this.#writes = this.#writes.then(() => done);
   }
 }
-

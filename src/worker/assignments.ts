@@ -86,10 +86,7 @@ function merged<T>(
   return next;
 }
 
-function missing<T>(
-  held: ReadonlyMap<string, T>,
-  next: ReadonlyMap<string, T>,
-): readonly string[] {
+function missing<T>(held: ReadonlyMap<string, T>, next: ReadonlyMap<string, T>): readonly string[] {
   return [...held.keys()].filter((key) => !next.has(key));
 }
 

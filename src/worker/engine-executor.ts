@@ -1,5 +1,6 @@
 /** Tasks as containers of this machine's engine. */
-import type { ContainerRequest, Engine } from "../engine/engine.ts";
+import type { ContainerRequest } from "../engine/container-request.ts";
+import type { Engine } from "../engine/engine.ts";
 import type { Network } from "../model/network.ts";
 import { taskName } from "../model/task.ts";
 import type { AssignedTask } from "../wire/session.ts";

@@ -169,7 +169,8 @@ export class Session {
         this.#answered = 0;
         this.#cancelTimer();
         this.#beat(channel, message.heartbeatMs);
-        return this.#options.onState(true);
+        this.#options.onState(true);
+        return;
       case "heartbeat-reply":
         this.#answered = Math.max(this.#answered, message.sequence);
         return;
@@ -177,9 +178,11 @@ export class Session {
         this.#preferred = message.leader;
         if (message.leader !== null && ++this.#redirects <= redirectsMax) this.#waitMs = 0;
         this.#options.onGoodbye(message.reason);
-        return channel.close(`the manager said goodbye: ${message.reason}`);
+        channel.close(`the manager said goodbye: ${message.reason}`);
+        return;
       default:
-        return this.#options.receive(message);
+        this.#options.receive(message);
+        return;
     }
   }
 
@@ -187,7 +190,8 @@ export class Session {
   #beat(channel: AgentChannel, periodMs: number): void {
     if (this.#channel !== channel) return;
     if (this.#answered < this.#heartbeat) {
-      return channel.close(`heartbeat ${this.#heartbeat} was not answered in ${periodMs} ms`);
+      channel.close(`heartbeat ${this.#heartbeat} was not answered in ${periodMs} ms`);
+      return;
     }
     channel.send({ kind: "heartbeat", sequence: ++this.#heartbeat });
     const { clock } = this.#options;

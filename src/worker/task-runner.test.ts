@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { failure } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { aStatus } from "../model/testing/rows.ts";
 import type { TaskStatus } from "../model/task.ts";
-import { taskStates, type TaskState } from "../model/task-state.ts";
+import { type TaskState, taskStates } from "../model/task-state.ts";
+import { aStatus } from "../model/testing/rows.ts";
 import { nextStep, type Step } from "./next-step.ts";
 import { TaskRunner } from "./task-runner.ts";
 import { FakeClock, settle } from "./testing/fake-clock.ts";
@@ -180,7 +180,10 @@ describe("task runner", () => {
     expect(reports).toMatchObject([{ state: "failed", exitCode: 9 }]);
     runner(anAssigned("t3"), aStatus({ state: "running" }));
     await clock.pass(0);
-    expect(reports.at(-1)).toMatchObject({ state: "failed", error: expect.stringContaining("container is gone") });
+    expect(reports.at(-1)).toMatchObject({
+      state: "failed",
+      error: expect.stringContaining("container is gone"),
+    });
   });
 
   test("states never go back", async () => {

@@ -138,9 +138,7 @@ export class TaskRunner {
         this.#report("starting", "starting", {});
         return await turns.run(() => this.#abortable((signal) => this.#startNow(signal)));
       case "wait":
-        return this.#ended(
-          await this.#abortable((signal) => executor.wait(id, signal)),
-        );
+        return this.#ended(await this.#abortable((signal) => executor.wait(id, signal)));
       case "shutdown": {
         const grace = (this.#task.spec.container.stopGraceNs ?? defaultStopGraceNs) / nsPerMs;
         const exit = await executor.shutdown(id, grace);
@@ -179,7 +177,8 @@ export class TaskRunner {
   #ended(exit: TaskExit): void {
     this.#options.networks.release(this.#task.id);
     if (exit.exitCode === 0 && exit.known) {
-      return this.#report("complete", "finished", { exitCode: 0, pid: 0 });
+      this.#report("complete", "finished", { exitCode: 0, pid: 0 });
+      return;
     }
     const why = !exit.known
       ? ": its exit code is not known"

@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { access, mkdir, rename, rm, stat } from "node:fs/promises";
-import { connect } from "node:net";
 import { dirname, join } from "node:path";
 import { failure, messageOf } from "../../lib/errors.ts";
 import type { Driver, DriverFeatures, SpawnOptions } from "../driver.ts";
@@ -133,14 +132,9 @@ export class NetnsDriver implements Driver {
   async stop(machine: MachineRecord): Promise<void> {
     const init = this.#running(machine);
     if (init !== null) {
-      // The first SIGTERM goes through init to the daemon; init itself ends at one that comes when the daemon has ended.
+      // Through init to the daemon; init ends everything else when the daemon has ended.
       signal(init, "SIGTERM");
-      await until(stopGraceMs, async () => !isAlive(init) || !(await this.#listens(machine)));
-      const deadline = Date.now() + initGraceMs;
-      while (isAlive(init) && Date.now() < deadline) {
-        signal(init, "SIGTERM");
-        await pause(pollMs * 5);
-      }
+      await until(stopGraceMs, async () => !isAlive(init));
     }
     await this.kill(machine);
   }
@@ -173,6 +167,25 @@ export class NetnsDriver implements Driver {
 
   async state(machine: MachineRecord): Promise<MachineState> {
     return this.#running(machine) === null ? "Stopped" : "Running";
+  }
+
+  async daemonPid(machine: MachineRecord): Promise<number | null> {
+    const dataRoot = this.#file(machine, "data");
+    for (const pid of processesIn(`${this.#cgroup(machine)}/init`)) {
+      try {
+        const inner = /^NSpid:\t\d+\t(?:\d+\t)*(\d+)$/m.exec(
+          readFileSync(`/proc/${pid}/status`, "utf8"),
+        );
+        const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+        // Init has the daemon's words among its own; it is pid 1 inside.
+        const isInside = inner !== null && inner[1] !== "1";
+        if (isInside && words[words.indexOf("--data-root") + 1] === dataRoot) return pid;
+      } catch (error) {
+        const code = (error as NodeJS.ErrnoException).code ?? "";
+        if (code !== "ENOENT" && code !== "ESRCH") throw error;
+      }
+    }
+    return null;
   }
 
   async startDaemon(machine: MachineRecord): Promise<void> {
@@ -358,18 +371,6 @@ export class NetnsDriver implements Driver {
     } catch (error) {
       if (!isMissing(error)) throw error;
     }
-  }
-
-  /** Whether somebody accepts connections on the machine's socket. */
-  #listens(machine: MachineRecord): Promise<boolean> {
-    return new Promise((resolve) => {
-      const socket = connect(this.#store.socket(machine.name));
-      socket.once("connect", () => {
-        socket.destroy();
-        resolve(true);
-      });
-      socket.once("error", () => resolve(false));
-    });
   }
 
   #file(machine: MachineRecord, name: string): string {

@@ -234,6 +234,23 @@ describe("a failing update", () => {
   });
 });
 
+test("a slot that was drained, and that its policy does not fill again, holds no update up", async () => {
+  const restart = { condition: "none" as const, delayNs: 0, maxAttempts: 0, windowNs: 0 };
+  const task = (version: number) => testTaskSpec({ forceUpdate: version, restart });
+  const world = await worldOf(specOf(0, { task: task(0) }));
+  world.plan = {
+    ...healthy,
+    startMs: ({ slot, spec }) => (slot === 1 && spec.forceUpdate === 1 ? null : 50),
+  };
+  world.updateService("web", specOf(1, { task: task(1) }));
+  await world.clock.advance(200);
+  const stuck = world.tasks("web").find((one) => one.slot === 1 && one.desired === "running");
+  const node = world.node(stuck?.nodeId ?? "");
+  world.setNode(node.id, { spec: { ...node.spec, availability: "drain" } });
+  await world.clock.advance(30 * second);
+  expect(state(world)).toBe("completed");
+});
+
 describe("a rollback asked for", () => {
   test("runs with the rollback settings to its end", async () => {
     const world = await worldOf(specOf(0));

@@ -8,7 +8,7 @@ import type { Action } from "../../store/types.ts";
 import { monitorBeyondDelayMs, progressDeadlineMs } from "./limits.ts";
 import { endedAt, type Pass, successor } from "./restart.ts";
 import { checkService, desire, putService } from "./rows.ts";
-import { lossOf, type Slot, stopGraceMs } from "./slots.ts";
+import { isLive, lossOf, type Slot, stopGraceMs } from "./slots.ts";
 
 export interface UpdatePlan {
   /** Slots whose tasks are to be replaced now. */
@@ -147,9 +147,8 @@ function attemptsOf(slot: Slot, service: Service): readonly Task[] {
 function progressOf({ service, now }: Pass, slot: Slot, config: UpdateConfig): Progress {
   const attempts = attemptsOf(slot, service);
   const first = attempts[0];
-  if (first === undefined) {
-    return { slot, tried: false, settledAt: null, failed: null, deadline: null };
-  }
+  const untried = { slot, tried: false, settledAt: null, failed: null, deadline: null };
+  if (first === undefined) return untried;
   const judged = attempts.find((task) => runningAt(task) !== null || endedByItself(task));
   if (judged !== undefined) {
     const ranAt = runningAt(judged);
@@ -157,6 +156,8 @@ function progressOf({ service, now }: Pass, slot: Slot, config: UpdateConfig): P
     const failed = endedByItself(judged) && early ? judged : null;
     return { slot, tried: true, settledAt: ranAt ?? endedAt(judged), failed, deadline: null };
   }
+  // All that the update made here was stopped by a manager (a drained node, say): the slot is as if it had not been tried.
+  if (!attempts.some(isLive)) return untried;
   const last = attempts.at(-1) ?? first;
   if (last.desired === "ready") {
     // It waits for its predecessor, which has a limit of its own.

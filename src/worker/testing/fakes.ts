@@ -2,10 +2,10 @@
 import type { InstantMs } from "../../lib/clock.ts";
 import { failure } from "../../lib/errors.ts";
 import { defaultDataPathPort } from "../../model/defaults.ts";
-import { aTaskSpec } from "../../model/testing/rows.ts";
-import type { TaskStatus } from "../../model/task.ts";
-import type { AssignedTask, NetworkPeer, ToAgent, ToManager } from "../../wire/session.ts";
 import type { Network } from "../../model/network.ts";
+import type { TaskStatus } from "../../model/task.ts";
+import { aTaskSpec } from "../../model/testing/rows.ts";
+import type { AssignedTask, NetworkPeer, ToAgent, ToManager } from "../../wire/session.ts";
 import { containerIdOf } from "../container-id.ts";
 import type { ExecutedTask, Executor, TaskExit } from "../executor.ts";
 import type { NetworkAssignment, Networks } from "../networks.ts";
@@ -38,7 +38,7 @@ export function anExit(exitCode: number, over: Partial<TaskExit> = {}): TaskExit
   };
 }
 
-interface FakeContainer {
+export interface FakeContainer {
   state: ExecutedTask["state"];
   exit: TaskExit | null;
   readonly waiters: ((exit: TaskExit) => void)[];
@@ -46,11 +46,11 @@ interface FakeContainer {
 
 export class FakeExecutor implements Executor {
   readonly calls: string[] = [];
-  readonly containers = new Map<string, FakeContainer>();
+  readonly containers: Map<string, FakeContainer> = new Map();
   /** What a step answers with, once for each entry. */
-  readonly failures = new Map<string, Error[]>();
+  readonly failures: Map<string, Error[]> = new Map();
   /** Steps that wait until they are let go. */
-  readonly held = new Map<string, Promise<void>>();
+  readonly held: Map<string, Promise<void>> = new Map();
 
   async #step(name: string, taskId: string): Promise<void> {
     this.calls.push(`${name} ${taskId}`);
@@ -163,11 +163,11 @@ export class FakeNetworks implements Networks {
 
 export class MemoryWorkerDb implements WorkerDb {
   revision = 0;
-  port = defaultDataPathPort;
-  readonly tasks = new Map<string, AssignedTask>();
-  readonly statuses = new Map<string, TaskStatus>();
-  readonly networks = new Map<string, Network>();
-  readonly peers = new Map<string, NetworkPeer>();
+  port: number = defaultDataPathPort;
+  readonly tasks: Map<string, AssignedTask> = new Map();
+  readonly statuses: Map<string, TaskStatus> = new Map();
+  readonly networks: Map<string, Network> = new Map();
+  readonly peers: Map<string, NetworkPeer> = new Map();
 
   load(): Promise<WorkerState> {
     return Promise.resolve({

@@ -197,7 +197,10 @@ fn kills_at_random_moments_of_a_life_leave_nothing_and_lose_nothing() {
         match victim {
             0..=1 => core.kill(),
             2 => {
-                kill(core.zygote().expect("a zygote"));
+                // None while it is still becoming one.
+                if let Some(zygote) = core.zygote() {
+                    kill(zygote);
+                }
                 core.kill();
             }
             _ => {

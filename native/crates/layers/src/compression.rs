@@ -11,7 +11,11 @@ use std::path::Path;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Compressions that images may come in and that we do not undo.
-const UNSUPPORTED: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"), (&[0x04, 0x22, 0x4d, 0x18], "lz4")];
+const UNSUPPORTED: [(&[u8], &str); 3] = [
+    (b"BZh", "bzip2"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
+];
 /// Magic numbers 0x184D2A50 to 0x184D2A5F begin zstd frames that carry no content.
 const SKIPPABLE_MASK: u32 = 0xffff_fff0;
 const SKIPPABLE: u32 = 0x184d_2a50;
@@ -21,15 +25,22 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>, LayerError> {
     let failed = |error: io::Error| LayerError::of_archive(path, &error);
     // Looked at before it is opened: opening a pipe would wait for its other end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(LayerError::Broken("the archive is not a regular file".into()));
+        return Err(LayerError::Broken(
+            "the archive is not a regular file".into(),
+        ));
     }
     let mut file = BufReader::with_capacity(COPY_BYTES, File::open(path).map_err(failed)?);
     let start = file.fill_buf().map_err(failed)?;
     if start.is_empty() {
         return Err(LayerError::Broken("the archive is empty".into()));
     }
-    if let Some((_, name)) = UNSUPPORTED.iter().find(|(magic, _)| start.starts_with(magic)) {
-        return Err(LayerError::Broken(format!("the archive is compressed with {name}, which is not supported; use gzip, zstd or none")));
+    if let Some((_, name)) = UNSUPPORTED
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic))
+    {
+        return Err(LayerError::Broken(format!(
+            "the archive is compressed with {name}, which is not supported; use gzip, zstd or none"
+        )));
     }
     Ok(if start.starts_with(GZIP) {
         Box::new(MultiGzDecoder::new(file))
@@ -41,7 +52,9 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>, LayerError> {
 }
 
 fn is_skippable(magic: &[u8]) -> bool {
-    magic.try_into().is_ok_and(|bytes| u32::from_le_bytes(bytes) & SKIPPABLE_MASK == SKIPPABLE)
+    magic
+        .try_into()
+        .is_ok_and(|bytes| u32::from_le_bytes(bytes) & SKIPPABLE_MASK == SKIPPABLE)
 }
 
 /// Bytes that were read to look at, and then the rest.
@@ -72,7 +85,10 @@ struct ZstdFrames<R: Read> {
 
 impl<R: Read> ZstdFrames<R> {
     fn new(source: R) -> Self {
-        Self { source: Some(source), frame: None }
+        Self {
+            source: Some(source),
+            frame: None,
+        }
     }
 
     /// Goes on to the next frame with content; false at the end.
@@ -96,7 +112,11 @@ impl<R: Read> ZstdFrames<R> {
                 self.source = Some(source);
                 continue;
             }
-            let replayed = Replayed { head, used: 0, inner: source };
+            let replayed = Replayed {
+                head,
+                used: 0,
+                inner: source,
+            };
             self.frame = Some(StreamingDecoder::new(replayed).map_err(|error| damaged(&error))?);
             return Ok(true);
         }

@@ -39,15 +39,26 @@ struct Request {
 /// `already-exists` when it is there, `not-found` without an archive, `invalid` for an archive that is broken, leaves the root, is over
 /// a limit or has another digest than `diffId`, `full` for a full disk.
 pub fn unpack(body: &Value) -> Result<Value, Failure> {
-    let request = Request::deserialize(body).map_err(|error| Failure::invalid("reading an unpack call", error.to_string()))?;
-    let doing = format!("unpacking {} into {}", request.archive.display(), request.destination.display());
+    let request = Request::deserialize(body)
+        .map_err(|error| Failure::invalid("reading an unpack call", error.to_string()))?;
+    let doing = format!(
+        "unpacking {} into {}",
+        request.archive.display(),
+        request.destination.display()
+    );
     if let Some(diff_id) = &request.diff_id
         && !is_digest(diff_id)
     {
-        return Err(Failure::invalid(doing, format!("diffId {diff_id:?} is not sha256: and 64 hexadecimal digits")));
+        return Err(Failure::invalid(
+            doing,
+            format!("diffId {diff_id:?} is not sha256: and 64 hexadecimal digits"),
+        ));
     }
     if !request.destination.is_absolute() {
-        return Err(Failure::invalid(doing, "the destination is not an absolute path"));
+        return Err(Failure::invalid(
+            doing,
+            "the destination is not an absolute path",
+        ));
     }
     unpack_into(&request, &doing).map_err(|error| error.into_failure(&doing))
 }
@@ -56,14 +67,19 @@ fn unpack_into(request: &Request, doing: &str) -> Result<Value, LayerError> {
     let archive = compression::open(&request.archive)?;
     let staging = Staging::new(&request.destination)?;
     let mut measured = Measured::new(archive);
-    let tree = Tree::new(staging.open()?);
+    let tree = Tree::new(staging.open()?)?;
     let files = extract::extract(tree, &mut measured, request.diff_id.is_some())?;
     let (digest, bytes) = measured.finish()?;
     if let Some(wanted) = request.diff_id.as_ref().filter(|wanted| **wanted != digest) {
-        return Err(LayerError::Broken(format!("the tar has digest {digest}, but {wanted} was asked for: the archive is damaged or another one")));
+        return Err(LayerError::Broken(format!(
+            "the tar has digest {digest}, but {wanted} was asked for: the archive is damaged or another one"
+        )));
     }
     if let Err(failure) = staging.publish() {
-        return Err(LayerError::Failure(Failure { doing: doing.to_owned(), ..failure }));
+        return Err(LayerError::Failure(Failure {
+            doing: doing.to_owned(),
+            ..failure
+        }));
     }
     Ok(json!({ "diffId": digest, "bytes": bytes, "files": files }))
 }
@@ -84,14 +100,26 @@ impl LayerError {
     fn into_failure(self, doing: &str) -> Failure {
         match self {
             Self::Broken(message) => Failure::invalid(doing, message),
-            Self::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Failure::invalid(doing, "the archive is truncated: it ends in the middle; fetch or write it again")
-            }
+            Self::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => Failure::invalid(
+                doing,
+                "the archive is truncated: it ends in the middle; fetch or write it again",
+            ),
             // Decompressors tell damage without an errno; a failing disk has one.
-            Self::Read(error) if error.raw_os_error().is_none() => Failure::invalid(doing, format!("the archive is damaged: {error}")),
-            Self::Read(error) => Failure { doing: format!("{doing}: reading the archive"), ..Failure::io("", &error) },
-            Self::Write(what, error) => Failure { doing: format!("{doing}: {what}"), ..Failure::io("", &error) },
-            Self::Failure(failure) => Failure { doing: doing.to_owned(), ..failure },
+            Self::Read(error) if error.raw_os_error().is_none() => {
+                Failure::invalid(doing, format!("the archive is damaged: {error}"))
+            }
+            Self::Read(error) => Failure {
+                doing: format!("{doing}: reading the archive"),
+                ..Failure::io("", &error)
+            },
+            Self::Write(what, error) => Failure {
+                doing: format!("{doing}: {what}"),
+                ..Failure::io("", &error)
+            },
+            Self::Failure(failure) => Failure {
+                doing: doing.to_owned(),
+                ..failure
+            },
         }
     }
 
@@ -116,5 +144,10 @@ impl fmt::Display for Shown<'_> {
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)))
+    text.strip_prefix("sha256:").is_some_and(|digits| {
+        digits.len() == 64
+            && digits
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
 }

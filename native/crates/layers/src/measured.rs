@@ -14,7 +14,11 @@ pub struct Measured<R> {
 
 impl<R: Read> Measured<R> {
     pub fn new(source: R) -> Self {
-        Self { source, hash: Sha256::new(), bytes: 0 }
+        Self {
+            source,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
     }
 
     /// Reads what follows the end of the archive, which counts for the digest, and gives `sha256:…` and the length.
@@ -28,7 +32,12 @@ impl<R: Read> Measured<R> {
                 Err(error) => return Err(LayerError::Read(error)),
             }
         }
-        let digits: String = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits: String = self
+            .hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok((format!("sha256:{digits}"), self.bytes))
     }
 }
@@ -39,7 +48,10 @@ impl<R: Read> Read for Measured<R> {
         self.hash.update(&buffer[..count]);
         self.bytes += count as u64;
         if self.bytes > TAR_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it unpacks to more than {TAR_BYTES_MAX} bytes, the limit of one layer")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it unpacks to more than {TAR_BYTES_MAX} bytes, the limit of one layer"),
+            ));
         }
         Ok(count)
     }

@@ -9,9 +9,18 @@ const COMPONENT_BYTES_MAX: usize = 255;
 /// The components that a name means when the archive's root is `/`. A leading `/` is that root, and `..` inside it is taken by its letters;
 /// a name that climbs out is refused, named.
 pub fn components<'a>(entry: &[u8], name: &'a [u8]) -> Result<Vec<&'a [u8]>, LayerError> {
-    let broken = |why: &str| LayerError::Broken(format!("entry {}: path {} {why}", Shown(entry), Shown(name)));
+    let broken = |why: &str| {
+        LayerError::Broken(format!(
+            "entry {}: path {} {why}",
+            Shown(entry),
+            Shown(name)
+        ))
+    };
     if name.len() > PATH_BYTES_MAX {
-        return Err(LayerError::Broken(format!("entry {}: its path is longer than {PATH_BYTES_MAX} bytes", Shown(&entry[..entry.len().min(64)]))));
+        return Err(LayerError::Broken(format!(
+            "entry {}: its path is longer than {PATH_BYTES_MAX} bytes",
+            Shown(&entry[..entry.len().min(64)])
+        )));
     }
     if name.contains(&0) {
         return Err(broken("holds a NUL byte"));
@@ -25,7 +34,9 @@ pub fn components<'a>(entry: &[u8], name: &'a [u8]) -> Result<Vec<&'a [u8]>, Lay
                     return Err(broken("leaves the root"));
                 }
             }
-            part if part.len() > COMPONENT_BYTES_MAX => return Err(broken("has a component longer than 255 bytes")),
+            part if part.len() > COMPONENT_BYTES_MAX => {
+                return Err(broken("has a component longer than 255 bytes"));
+            }
             part => parts.push(part),
         }
     }
@@ -71,9 +82,25 @@ mod tests {
 
     #[test]
     fn names_mean_components() {
-        for (name, parts) in [("./a/b", Some("a b")), ("/a//b/", Some("a b")), ("a/../b", Some("b")), (".", Some("")), ("/", Some("")), ("..", None), ("a/../../b", None), ("/../b", None), ("a\0b", None)] {
+        for (name, parts) in [
+            ("./a/b", Some("a b")),
+            ("/a//b/", Some("a b")),
+            ("a/../b", Some("b")),
+            (".", Some("")),
+            ("/", Some("")),
+            ("..", None),
+            ("a/../../b", None),
+            ("/../b", None),
+            ("a\0b", None),
+        ] {
             let got = components(name.as_bytes(), name.as_bytes()).ok();
-            let text = got.map(|parts| parts.iter().map(|part| String::from_utf8_lossy(part)).collect::<Vec<_>>().join(" "));
+            let text = got.map(|parts| {
+                parts
+                    .iter()
+                    .map(|part| String::from_utf8_lossy(part))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            });
             assert_eq!(text.as_deref(), parts, "{name:?}");
         }
         let long = "x".repeat(256);
@@ -83,7 +110,8 @@ mod tests {
 
     #[test]
     fn markers_are_told_apart() {
-        let read = |path: &'static str| marker(&path.split('/').map(str::as_bytes).collect::<Vec<_>>());
+        let read =
+            |path: &'static str| marker(&path.split('/').map(str::as_bytes).collect::<Vec<_>>());
         assert_eq!(read("a/b"), Marker::None);
         assert_eq!(read("a/.wh.b"), Marker::Whiteout(b"b"));
         assert_eq!(read("a/.wh."), Marker::Whiteout(b""));

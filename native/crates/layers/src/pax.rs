@@ -20,9 +20,15 @@ pub struct Records {
 /// Reads the records of one header into `records`. Keys that we do not know are passed over, as the format asks for; sparse files are refused.
 pub fn read(mut bytes: &[u8], records: &mut Records) -> Result<(), LayerError> {
     while !bytes.is_empty() {
-        let (key, value, rest) = record(bytes).ok_or_else(|| LayerError::Broken("a PAX header is malformed".into()))?;
+        let (key, value, rest) =
+            record(bytes).ok_or_else(|| LayerError::Broken("a PAX header is malformed".into()))?;
         bytes = rest;
-        let bad = || LayerError::Broken(format!("a PAX header says {key} is {}, which cannot be", Shown(value)));
+        let bad = || {
+            LayerError::Broken(format!(
+                "a PAX header says {key} is {}, which cannot be",
+                Shown(value)
+            ))
+        };
         let text = || std::str::from_utf8(value).map_err(|_| bad());
         match key {
             "path" => records.path = Some(value.to_vec()),
@@ -37,7 +43,9 @@ pub fn read(mut bytes: &[u8], records: &mut Records) -> Result<(), LayerError> {
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
                     records.xattrs.retain(|(held, _)| held != name.as_bytes());
-                    records.xattrs.push((name.as_bytes().to_vec(), value.to_vec()));
+                    records
+                        .xattrs
+                        .push((name.as_bytes().to_vec(), value.to_vec()));
                 }
             }
         }
@@ -49,10 +57,17 @@ pub fn read(mut bytes: &[u8], records: &mut Records) -> Result<(), LayerError> {
 fn record(bytes: &[u8]) -> Option<(&str, &[u8], &[u8])> {
     let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
     let digits = std::str::from_utf8(&bytes[..blank]).ok()?;
-    let length: usize = digits.parse().ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
+    let length: usize = digits
+        .parse()
+        .ok()
+        .filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
     let body = bytes.get(blank + 1..length)?.strip_suffix(b"\n")?;
     let equals = body.iter().position(|byte| *byte == b'=')?;
-    Some((std::str::from_utf8(&body[..equals]).ok()?, &body[equals + 1..], &bytes[length..]))
+    Some((
+        std::str::from_utf8(&body[..equals]).ok()?,
+        &body[equals + 1..],
+        &bytes[length..],
+    ))
 }
 
 /// Seconds with a fraction of any length; what is finer than a nanosecond is cut.
@@ -66,9 +81,15 @@ fn time(text: &str) -> Option<Time> {
     let nanoseconds = digits.fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     // A fraction of a negative time goes further down; the kernel wants it upwards.
     if whole.starts_with('-') && nanoseconds > 0 {
-        return Some(Time { seconds: seconds.checked_sub(1)?, nanoseconds: 1_000_000_000 - nanoseconds });
+        return Some(Time {
+            seconds: seconds.checked_sub(1)?,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        });
     }
-    Some(Time { seconds, nanoseconds })
+    Some(Time {
+        seconds,
+        nanoseconds,
+    })
 }
 
 #[cfg(test)]
@@ -80,15 +101,37 @@ mod tests {
         let mut records = Records::default();
         read(b"15 path=a/b\xff c\n17 mtime=-1.5123\n9 size=7\n12 comment=\n27 SCHILY.xattr.user.x=\0\n\n\n", &mut records).unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a/b\xff c"[..]));
-        assert_eq!(records.modified, Some(Time { seconds: -2, nanoseconds: 487_700_000 }));
+        assert_eq!(
+            records.modified,
+            Some(Time {
+                seconds: -2,
+                nanoseconds: 487_700_000
+            })
+        );
         assert_eq!(records.size, Some(7));
         assert_eq!(records.xattrs, [(b"user.x".to_vec(), b"\0\n\n".to_vec())]);
     }
 
     #[test]
     fn malformed_records_are_refused() {
-        for bytes in [&b"path=x\n"[..], b"99 path=x\n", b"9 path=xy\n", b"5 a\n", b"0 a=b\n", b"-9 a=bcd\n", b"99999999999999999999 a=b\n", b"13 size=1e9x\n", b"13 mtime=1.x\n", b"9 uid=-1\n", b"22 GNU.sparse.major=1\n"] {
-            assert!(read(bytes, &mut Records::default()).is_err(), "{}", String::from_utf8_lossy(bytes));
+        for bytes in [
+            &b"path=x\n"[..],
+            b"99 path=x\n",
+            b"9 path=xy\n",
+            b"5 a\n",
+            b"0 a=b\n",
+            b"-9 a=bcd\n",
+            b"99999999999999999999 a=b\n",
+            b"13 size=1e9x\n",
+            b"13 mtime=1.x\n",
+            b"9 uid=-1\n",
+            b"22 GNU.sparse.major=1\n",
+        ] {
+            assert!(
+                read(bytes, &mut Records::default()).is_err(),
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 }

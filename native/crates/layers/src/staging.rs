@@ -32,37 +32,68 @@ impl Staging {
     /// Makes the directory, after removing what a killed process has left of the same destination.
     pub fn new(destination: &Path) -> Result<Self, LayerError> {
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
-            return Err(LayerError::Broken(format!("the destination {} has no name", destination.display())));
+            return Err(LayerError::Broken(format!(
+                "the destination {} has no name",
+                destination.display()
+            )));
         };
         if fs::symlink_metadata(destination).is_ok() {
             return Err(taken(destination));
         }
         let failed = |what: String| move |error: io::Error| LayerError::Write(what, error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed(format!("making {}", parent.display())))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(failed(format!("making {}", parent.display())))?;
         let mut active = active();
         let active = active.get_or_insert_default();
-        remove_left(parent, name, active).map_err(failed("removing what an earlier unpacking left".into()))?;
+        remove_left(parent, name, active)
+            .map_err(failed("removing what an earlier unpacking left".into()))?;
         let mut working_name = name.to_owned();
-        working_name.push(format!("{MARK}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        working_name.push(format!(
+            "{MARK}{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         let working = parent.join(working_name);
-        fs::DirBuilder::new().mode(0o755).create(&working).map_err(failed(format!("making {}", working.display())))?;
+        fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&working)
+            .map_err(failed(format!("making {}", working.display())))?;
         active.insert(working.clone());
-        Ok(Self { parent: parent.to_owned(), name: name.to_owned(), working, published: false })
+        Ok(Self {
+            parent: parent.to_owned(),
+            name: name.to_owned(),
+            working,
+            published: false,
+        })
     }
 
     pub fn open(&self) -> Result<OwnedFd, LayerError> {
-        sys::open_directory(&self.working).map_err(|error| LayerError::Write(format!("opening {}", self.working.display()), error))
+        sys::open_directory(&self.working).map_err(|error| {
+            LayerError::Write(format!("opening {}", self.working.display()), error)
+        })
     }
 
     /// Puts everything on the disk and gives the directory its name.
     pub fn publish(mut self) -> Result<(), Failure> {
         let parent = sys::open_directory(&self.parent).map_err(|error| Failure::io("", &error))?;
-        let working = sys::open_directory(&self.working).map_err(|error| Failure::io("", &error))?;
+        let working =
+            sys::open_directory(&self.working).map_err(|error| Failure::io("", &error))?;
         sys::sync_file_system(working.as_fd()).map_err(|error| Failure::io("", &error))?;
-        let from = self.working.file_name().expect("it was made with a name").as_bytes();
+        let from = self
+            .working
+            .file_name()
+            .expect("it was made with a name")
+            .as_bytes();
         if let Err(error) = sys::rename_new(parent.as_fd(), from, self.name.as_bytes()) {
             return Err(match error.raw_os_error() {
-                Some(libc::EEXIST) => Failure::new(FailureCode::AlreadyExists, "", format!("{} appeared meanwhile", Shown(self.name.as_bytes()))),
+                Some(libc::EEXIST) => Failure::new(
+                    FailureCode::AlreadyExists,
+                    "",
+                    format!("{} appeared meanwhile", Shown(self.name.as_bytes())),
+                ),
                 _ => Failure::io("", &error),
             });
         }
@@ -83,7 +114,10 @@ impl Drop for Staging {
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.working) {
-            eprintln!("shoal-core: layers: cannot remove {}: {error}; the next unpacking of this layer tries again", self.working.display());
+            eprintln!(
+                "shoal-core: layers: cannot remove {}: {error}; the next unpacking of this layer tries again",
+                self.working.display()
+            );
         }
         active().get_or_insert_default().remove(&self.working);
     }
@@ -94,7 +128,11 @@ fn active() -> MutexGuard<'static, Option<HashSet<PathBuf>>> {
 }
 
 fn taken(destination: &Path) -> LayerError {
-    LayerError::Failure(Failure::new(FailureCode::AlreadyExists, "", format!("{} exists already", destination.display())))
+    LayerError::Failure(Failure::new(
+        FailureCode::AlreadyExists,
+        "",
+        format!("{} exists already", destination.display()),
+    ))
 }
 
 fn remove_left(parent: &Path, name: &OsStr, active: &HashSet<PathBuf>) -> io::Result<()> {
@@ -102,7 +140,11 @@ fn remove_left(parent: &Path, name: &OsStr, active: &HashSet<PathBuf>) -> io::Re
     prefix.extend_from_slice(MARK.as_bytes());
     for entry in fs::read_dir(parent)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.as_bytes().starts_with(&prefix)) && !active.contains(&path) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(&prefix))
+            && !active.contains(&path)
+        {
             fs::remove_dir_all(&path)?;
         }
     }

@@ -18,9 +18,22 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: i32) -> io::Result
     let mut attempts = 0;
     loop {
         // SAFETY: the path is NUL-terminated, the struct and its size are its own; both live over the call.
-        let fd = unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>()) };
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
         match owned(fd) {
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < RESOLVE_ATTEMPTS_MAX => attempts += 1,
+            Err(error)
+                if error.raw_os_error() == Some(libc::EAGAIN)
+                    && attempts < RESOLVE_ATTEMPTS_MAX =>
+            {
+                attempts += 1
+            }
             other => return other,
         }
     }
@@ -31,7 +44,15 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::ffi::OsStrExt;
     let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: the path is NUL-terminated and lives over the call.
-    owned(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC) }.into())
+    owned(
+        unsafe {
+            libc::open(
+                path.as_ptr(),
+                libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC,
+            )
+        }
+        .into(),
+    )
 }
 
 /// Creates a file that must not exist, for writing.
@@ -55,17 +76,43 @@ pub fn make_link(parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> io::Resu
 }
 
 /// Another name for what is at `from`; a link there is not followed.
-pub fn hard_link(from_parent: BorrowedFd<'_>, from: &[u8], parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+pub fn hard_link(
+    from_parent: BorrowedFd<'_>,
+    from: &[u8],
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+) -> io::Result<()> {
     let (from, name) = (c_string(from)?, c_string(name)?);
     // SAFETY: both strings are NUL-terminated and live over the call.
-    check(unsafe { libc::linkat(from_parent.as_raw_fd(), from.as_ptr(), parent.as_raw_fd(), name.as_ptr(), 0) })
+    check(unsafe {
+        libc::linkat(
+            from_parent.as_raw_fd(),
+            from.as_ptr(),
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            0,
+        )
+    })
 }
 
 /// Makes a device node or FIFO; `mode` holds its type.
-pub fn make_node(parent: BorrowedFd<'_>, name: &[u8], mode: u32, major: u32, minor: u32) -> io::Result<()> {
+pub fn make_node(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    mode: u32,
+    major: u32,
+    minor: u32,
+) -> io::Result<()> {
     let name = c_string(name)?;
     // SAFETY: the name is NUL-terminated and lives over the call.
-    check(unsafe { libc::mknodat(parent.as_raw_fd(), name.as_ptr(), mode, libc::makedev(major, minor)) })
+    check(unsafe {
+        libc::mknodat(
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            mode,
+            libc::makedev(major, minor),
+        )
+    })
 }
 
 /// What is at a name, a link not followed; None when nothing is.
@@ -74,7 +121,14 @@ pub fn status(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<libc::st
     // SAFETY: stat is plain data.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the name is NUL-terminated and the struct is writable; both live over the call.
-    match check(unsafe { libc::fstatat(parent.as_raw_fd(), name.as_ptr(), &raw mut found, libc::AT_SYMLINK_NOFOLLOW) }) {
+    match check(unsafe {
+        libc::fstatat(
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            &raw mut found,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    }) {
         Ok(()) => Ok(Some(found)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
@@ -91,7 +145,15 @@ pub fn remove_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 pub fn set_owner(parent: BorrowedFd<'_>, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
     let name = c_string(name)?;
     // SAFETY: the name is NUL-terminated and lives over the call.
-    check(unsafe { libc::fchownat(parent.as_raw_fd(), name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) })
+    check(unsafe {
+        libc::fchownat(
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            uid,
+            gid,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    })
 }
 
 /// Sets the mode of what is at a name, which must be no link.
@@ -102,21 +164,50 @@ pub fn set_mode(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<()
 }
 
 /// Sets when what is at a name was read and changed, a link not followed.
-pub fn set_time(parent: BorrowedFd<'_>, name: &[u8], seconds: i64, nanoseconds: u32) -> io::Result<()> {
+pub fn set_time(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    seconds: i64,
+    nanoseconds: u32,
+) -> io::Result<()> {
     let name = c_string(name)?;
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
+    let time = libc::timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanoseconds),
+    };
     let times = [time, time];
     // SAFETY: the name is NUL-terminated; it and the two times live over the call.
-    check(unsafe { libc::utimensat(parent.as_raw_fd(), name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) })
+    check(unsafe {
+        libc::utimensat(
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            times.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    })
 }
 
 /// Sets an extended attribute of what is at a name, a link not followed.
 pub fn set_xattr(parent: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> io::Result<()> {
     // There is no call that takes a directory descriptor on every kernel; the link in /proc leads to just that directory.
-    let path = c_string(&[format!("/proc/thread-self/fd/{}/", parent.as_raw_fd()).as_bytes(), name].concat())?;
+    let path = c_string(
+        &[
+            format!("/proc/thread-self/fd/{}/", parent.as_raw_fd()).as_bytes(),
+            name,
+        ]
+        .concat(),
+    )?;
     let key = c_string(key)?;
     // SAFETY: both strings are NUL-terminated, pointer and length of the value are of the same slice; all live over the call.
-    check(unsafe { libc::lsetxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
+    check(unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    })
 }
 
 /// Writes everything of the file system that holds the descriptor to its disk.
@@ -129,7 +220,15 @@ pub fn sync_file_system(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn rename_new(parent: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
     let (from, to) = (c_string(from)?, c_string(to)?);
     // SAFETY: both strings are NUL-terminated and live over the call.
-    check(unsafe { libc::renameat2(parent.as_raw_fd(), from.as_ptr(), parent.as_raw_fd(), to.as_ptr(), libc::RENAME_NOREPLACE) })
+    check(unsafe {
+        libc::renameat2(
+            parent.as_raw_fd(),
+            from.as_ptr(),
+            parent.as_raw_fd(),
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    })
 }
 
 fn c_string(bytes: &[u8]) -> io::Result<CString> {
@@ -137,7 +236,11 @@ fn c_string(bytes: &[u8]) -> io::Result<CString> {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -53,7 +53,12 @@ pub struct Tar<R> {
 
 impl<R: Read> Tar<R> {
     pub fn new(source: R, open_end: bool) -> Self {
-        Self { source, content: 0, padding: 0, open_end }
+        Self {
+            source,
+            content: 0,
+            padding: 0,
+            open_end,
+        }
     }
 
     /// The next entry; None at the end of the archive.
@@ -92,27 +97,49 @@ impl<R: Read> Tar<R> {
                     long_link = Some(until_nul(&self.extended(size)?).to_vec());
                 }
                 flag => {
-                    let path = records.path.take().or(long_path).unwrap_or_else(|| header.path());
+                    let path = records
+                        .path
+                        .take()
+                        .or(long_path)
+                        .unwrap_or_else(|| header.path());
                     let kind = header.kind(flag, &path)?;
                     // Only files have content, whatever the size field of another entry says.
-                    let size = if kind == Kind::File { records.size.unwrap_or(size) } else { 0 };
+                    let size = if kind == Kind::File {
+                        records.size.unwrap_or(size)
+                    } else {
+                        0
+                    };
                     set(size);
                     let entry = Entry {
-                        link: records.link.take().or(long_link).unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
+                        link: records
+                            .link
+                            .take()
+                            .or(long_link)
+                            .unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
                         kind,
                         size,
                         mode: header.small(100, 8, "mode")? & 0o7777,
-                        uid: records.uid.map_or_else(|| header.small(108, 8, "uid"), Ok)?,
-                        gid: records.gid.map_or_else(|| header.small(116, 8, "gid"), Ok)?,
+                        uid: records
+                            .uid
+                            .map_or_else(|| header.small(108, 8, "uid"), Ok)?,
+                        gid: records
+                            .gid
+                            .map_or_else(|| header.small(116, 8, "gid"), Ok)?,
                         modified: match records.modified {
                             Some(time) => time,
-                            None => Time { seconds: header.signed(136, 12, "mtime")?, nanoseconds: 0 },
+                            None => Time {
+                                seconds: header.signed(136, 12, "mtime")?,
+                                nanoseconds: 0,
+                            },
                         },
                         xattrs: records.xattrs,
                         path,
                     };
                     if entry.path.len() > PATH_BYTES_MAX || entry.link.len() > PATH_BYTES_MAX {
-                        return Err(LayerError::Broken(format!("entry {}…: a path is longer than {PATH_BYTES_MAX} bytes", Shown(&entry.path[..entry.path.len().min(64)]))));
+                        return Err(LayerError::Broken(format!(
+                            "entry {}…: a path is longer than {PATH_BYTES_MAX} bytes",
+                            Shown(&entry.path[..entry.path.len().min(64)])
+                        )));
                     }
                     return Ok(Some(entry));
                 }
@@ -122,7 +149,9 @@ impl<R: Read> Tar<R> {
 
     /// Reads some of the content of the entry at hand; nothing at its end.
     pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        let want = usize::try_from(self.content).unwrap_or(usize::MAX).min(buffer.len());
+        let want = usize::try_from(self.content)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if want == 0 {
             return Ok(0);
         }
@@ -157,7 +186,9 @@ impl<R: Read> Tar<R> {
 
     fn extended(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
         if size > EXTENDED_HEADER_BYTES_MAX {
-            return Err(LayerError::Broken(format!("an extended header of {size} bytes is over the limit of {EXTENDED_HEADER_BYTES_MAX}")));
+            return Err(LayerError::Broken(format!(
+                "an extended header of {size} bytes is over the limit of {EXTENDED_HEADER_BYTES_MAX}"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(size).expect("under the limit")];
         let mut got = 0;
@@ -168,8 +199,13 @@ impl<R: Read> Tar<R> {
     }
 
     fn skip(&mut self, count: u64) -> Result<(), LayerError> {
-        let skipped = io::copy(&mut self.source.by_ref().take(count), &mut io::sink()).map_err(LayerError::Read)?;
-        if skipped == count { Ok(()) } else { Err(LayerError::Read(io::ErrorKind::UnexpectedEof.into())) }
+        let skipped = io::copy(&mut self.source.by_ref().take(count), &mut io::sink())
+            .map_err(LayerError::Read)?;
+        if skipped == count {
+            Ok(())
+        } else {
+            Err(LayerError::Read(io::ErrorKind::UnexpectedEof.into()))
+        }
     }
 }
 
@@ -180,17 +216,34 @@ impl Header<'_> {
     /// Checks the checksum: of all bytes, its own field counted as blanks. Some old writers summed signed bytes.
     fn check(&self) -> Result<(), LayerError> {
         let wanted = octal(&self.0[148..156]);
-        let bytes = || self.0.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+        let bytes = || {
+            self.0.iter().enumerate().map(|(at, byte)| {
+                if (148..156).contains(&at) {
+                    b' '
+                } else {
+                    *byte
+                }
+            })
+        };
         let unsigned: u64 = bytes().map(u64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
-        if wanted == Some(unsigned) || wanted.and_then(|sum| i64::try_from(sum).ok()) == Some(signed) {
+        if wanted == Some(unsigned)
+            || wanted.and_then(|sum| i64::try_from(sum).ok()) == Some(signed)
+        {
             return Ok(());
         }
-        Err(LayerError::Broken("it is not a tar archive, or it is damaged: a header's checksum is wrong".into()))
+        Err(LayerError::Broken(
+            "it is not a tar archive, or it is damaged: a header's checksum is wrong".into(),
+        ))
     }
 
     fn kind(&self, flag: u8, path: &[u8]) -> Result<Kind, LayerError> {
-        let device = |this: &Self| Ok::<_, LayerError>((this.small(329, 8, "device major")?, this.small(337, 8, "device minor")?));
+        let device = |this: &Self| {
+            Ok::<_, LayerError>((
+                this.small(329, 8, "device major")?,
+                this.small(337, 8, "device minor")?,
+            ))
+        };
         Ok(match flag {
             // Before ustar a directory was told by its name.
             0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
@@ -201,8 +254,19 @@ impl Header<'_> {
             b'4' => device(self).map(|(major, minor)| Kind::BlockDevice { major, minor })?,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => return Err(LayerError::Broken(format!("entry {} is a sparse file, which layers may not hold; write the archive without --sparse", Shown(path)))),
-            other => return Err(LayerError::Broken(format!("entry {} is of an unknown type {:?}", Shown(path), char::from(other)))),
+            b'S' => {
+                return Err(LayerError::Broken(format!(
+                    "entry {} is a sparse file, which layers may not hold; write the archive without --sparse",
+                    Shown(path)
+                )));
+            }
+            other => {
+                return Err(LayerError::Broken(format!(
+                    "entry {} is of an unknown type {:?}",
+                    Shown(path),
+                    char::from(other)
+                )));
+            }
         })
     }
 
@@ -232,7 +296,11 @@ impl Header<'_> {
             let negative = field[0] & 0x40 != 0;
             let mut value: i128 = if negative { -1 } else { 0 };
             for (index, byte) in field.iter().enumerate() {
-                let byte = if index == 0 { if negative { byte | 0x80 } else { byte & 0x7f } } else { *byte };
+                let byte = if index == 0 {
+                    if negative { byte | 0x80 } else { byte & 0x7f }
+                } else {
+                    *byte
+                };
                 value = (value << 8) | i128::from(byte);
             }
             i64::try_from(value).ok()
@@ -243,15 +311,24 @@ impl Header<'_> {
     }
 
     fn bad(&self, what: &str) -> LayerError {
-        LayerError::Broken(format!("the header of entry {} has a {what} that cannot be", Shown(&self.path())))
+        LayerError::Broken(format!(
+            "the header of entry {} has a {what} that cannot be",
+            Shown(&self.path())
+        ))
     }
 }
 
 /// Octal digits between blanks and NULs; none at all is 0.
 fn octal(field: &[u8]) -> Option<u64> {
-    let start = field.iter().position(|byte| *byte != b' ').unwrap_or(field.len());
+    let start = field
+        .iter()
+        .position(|byte| *byte != b' ')
+        .unwrap_or(field.len());
     let digits = &field[start..];
-    let end = digits.iter().position(|byte| matches!(byte, b' ' | 0)).unwrap_or(digits.len());
+    let end = digits
+        .iter()
+        .position(|byte| matches!(byte, b' ' | 0))
+        .unwrap_or(digits.len());
     digits[..end].iter().try_fold(0u64, |value, digit| {
         let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
         value.checked_mul(8)?.checked_add(u64::from(digit))
@@ -259,5 +336,8 @@ fn octal(field: &[u8]) -> Option<u64> {
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
+    &bytes[..bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len())]
 }

@@ -45,15 +45,25 @@ impl NetHandler {
         let container_netns = Arc::new(config.container_netns);
         let networks = Networks::new(&config.netns_dir)?;
         let resolver = Resolver::new(&config.state_dir, Arc::clone(&container_netns))?;
-        Ok(Self { networks: Mutex::new(networks), resolver, container_netns })
+        Ok(Self {
+            networks: Mutex::new(networks),
+            resolver,
+            container_netns,
+        })
     }
 
     /// Applies `{ops}` in order, going on after failures; answers `{failures}`, one for each, null for success.
     pub fn network(&self, body: &Value) -> Result<Value, Failure> {
         let doing = "applying network operations";
-        let operations = body.get("ops").and_then(Value::as_array).ok_or_else(|| Failure::invalid(doing, "`ops` is missing or is no list"))?;
+        let operations = body
+            .get("ops")
+            .and_then(Value::as_array)
+            .ok_or_else(|| Failure::invalid(doing, "`ops` is missing or is no list"))?;
         if operations.len() > OPERATIONS_MAX {
-            let message = format!("{} operations are over the limit of {OPERATIONS_MAX} in one call; send them in several", operations.len());
+            let message = format!(
+                "{} operations are over the limit of {OPERATIONS_MAX} in one call; send them in several",
+                operations.len()
+            );
             return Err(Failure::new(FailureCode::Invalid, doing, message));
         }
         // A panic in another call leaves the kernel as the authority: every operation looks before it acts.

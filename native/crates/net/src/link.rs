@@ -34,7 +34,8 @@ pub struct Vxlan {
 
 /// The link of this name; None when there is none.
 pub fn find(socket: &mut RouteSocket, name: &str) -> Result<Option<Link>, NetlinkError> {
-    let request = Message::new(nl::RTM_GETLINK, 0, &link_fixed(nl::AF_UNSPEC, 0, 0, 0)).string(nl::IFLA_IFNAME, name);
+    let request = Message::new(nl::RTM_GETLINK, 0, &link_fixed(nl::AF_UNSPEC, 0, 0, 0))
+        .string(nl::IFLA_IFNAME, name);
     match socket.get(&request) {
         Ok(body) => Ok(parse(&body)),
         Err(error) if error.is(libc::ENODEV) => Ok(None),
@@ -44,13 +45,21 @@ pub fn find(socket: &mut RouteSocket, name: &str) -> Result<Option<Link>, Netlin
 
 /// All links of the namespace.
 pub fn all(socket: &mut RouteSocket) -> Result<Vec<Link>, NetlinkError> {
-    let bodies = socket.dump(&Message::new(nl::RTM_GETLINK, 0, &link_fixed(nl::AF_UNSPEC, 0, 0, 0)))?;
+    let bodies = socket.dump(&Message::new(
+        nl::RTM_GETLINK,
+        0,
+        &link_fixed(nl::AF_UNSPEC, 0, 0, 0),
+    ))?;
     Ok(bodies.iter().filter_map(|body| parse(body)).collect())
 }
 
 /// Removes a link; nothing to do when it is gone.
 pub fn remove(socket: &mut RouteSocket, index: u32) -> Result<(), NetlinkError> {
-    match socket.request(&Message::new(nl::RTM_DELLINK, 0, &link_fixed(nl::AF_UNSPEC, index, 0, 0))) {
+    match socket.request(&Message::new(
+        nl::RTM_DELLINK,
+        0,
+        &link_fixed(nl::AF_UNSPEC, index, 0, 0),
+    )) {
         Err(error) if error.is(libc::ENODEV) => Ok(()),
         other => other,
     }
@@ -58,7 +67,11 @@ pub fn remove(socket: &mut RouteSocket, index: u32) -> Result<(), NetlinkError> 
 
 /// A request that changes a link: up, and what the caller adds.
 pub fn change(index: u32) -> Message {
-    Message::new(nl::RTM_NEWLINK, 0, &link_fixed(nl::AF_UNSPEC, index, nl::IFF_UP, nl::IFF_UP))
+    Message::new(
+        nl::RTM_NEWLINK,
+        0,
+        &link_fixed(nl::AF_UNSPEC, index, nl::IFF_UP, nl::IFF_UP),
+    )
 }
 
 /// IPv4 addresses of a link, in the kernel's order.
@@ -70,7 +83,10 @@ pub fn addresses(socket: &mut RouteSocket, index: u32) -> Result<Vec<Cidr>, Netl
             let (fixed, attributes) = body.split_at_checked(8)?;
             let owner = u32::from_ne_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
             (fixed[0] == nl::AF_INET && owner == index).then_some(())?;
-            Some(Cidr { address: Attributes::new(attributes).ipv4(nl::IFA_LOCAL)?, prefix_length: fixed[1] })
+            Some(Cidr {
+                address: Attributes::new(attributes).ipv4(nl::IFA_LOCAL)?,
+                prefix_length: fixed[1],
+            })
         })
         .collect())
 }
@@ -93,19 +109,32 @@ pub fn set_address(socket: &mut RouteSocket, index: u32, wanted: Cidr) -> Result
             }
         }
     }
-    if there { Ok(()) } else { socket.request(&request(nl::RTM_NEWADDR, nl::NLM_F_CREATE | nl::NLM_F_REPLACE, wanted)) }
+    if there {
+        Ok(())
+    } else {
+        socket.request(&request(
+            nl::RTM_NEWADDR,
+            nl::NLM_F_CREATE | nl::NLM_F_REPLACE,
+            wanted,
+        ))
+    }
 }
 
 fn parse(body: &[u8]) -> Option<Link> {
     let (fixed, rest) = body.split_at_checked(16)?;
     let attributes = Attributes::new(rest);
     let info = attributes.nest(nl::IFLA_LINKINFO);
-    let kind = info.and_then(|info| info.string(nl::IFLA_INFO_KIND)).unwrap_or_default().to_owned();
+    let kind = info
+        .and_then(|info| info.string(nl::IFLA_INFO_KIND))
+        .unwrap_or_default()
+        .to_owned();
     let data = info.and_then(|info| info.nest(nl::IFLA_INFO_DATA));
     let vxlan = data.filter(|_| kind == "vxlan").and_then(|data| {
         Some(Vxlan {
             vni: data.u32(nl::IFLA_VXLAN_ID)?,
-            local: data.ipv4(nl::IFLA_VXLAN_LOCAL).unwrap_or(Ipv4Addr::UNSPECIFIED),
+            local: data
+                .ipv4(nl::IFLA_VXLAN_LOCAL)
+                .unwrap_or(Ipv4Addr::UNSPECIFIED),
             port: data.be16(nl::IFLA_VXLAN_PORT)?,
         })
     });
@@ -114,7 +143,10 @@ fn parse(body: &[u8]) -> Option<Link> {
         name: attributes.string(nl::IFLA_IFNAME)?.to_owned(),
         up: u32::from_ne_bytes(fixed[8..12].try_into().ok()?) & nl::IFF_UP != 0,
         mtu: attributes.u32(nl::IFLA_MTU).unwrap_or(0),
-        mac: attributes.get(nl::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac),
+        mac: attributes
+            .get(nl::IFLA_ADDRESS)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Mac),
         master: attributes.u32(nl::IFLA_MASTER).filter(|index| *index != 0),
         peer: attributes.u32(nl::IFLA_LINK).filter(|index| *index != 0),
         kind,

@@ -15,7 +15,10 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Runs `visit` on a thread inside the namespace. What it opens stays of that namespace.
-pub fn inside<T: Send>(namespace: &(impl AsFd + Sync), visit: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub fn inside<T: Send>(
+    namespace: &(impl AsFd + Sync),
+    visit: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     on_thread(|| {
         // SAFETY: no pointers; it moves only this thread.
         if unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
@@ -38,7 +41,10 @@ pub fn inside_new<T: Send>(visit: impl FnOnce() -> io::Result<T> + Send) -> io::
 
 /// Switches IPv6 off for one interface, or for `all` and `default`, of the calling thread's namespace. A kernel without IPv6 is fine.
 pub fn disable_ipv6(interface: &str) -> io::Result<()> {
-    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
+    match std::fs::write(
+        format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"),
+        "1",
+    ) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
@@ -46,7 +52,12 @@ pub fn disable_ipv6(interface: &str) -> io::Result<()> {
 
 fn on_thread<T: Send>(run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let visit = thread::Builder::new().name("netns-visit".into()).stack_size(STACK_BYTES).spawn_scoped(scope, run)?;
-        visit.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let visit = thread::Builder::new()
+            .name("netns-visit".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, run)?;
+        visit
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -22,23 +22,41 @@ impl PeerChange {
         let replace = nl::NLM_F_CREATE | nl::NLM_F_REPLACE;
         let state = nl::NUD_PERMANENT | nl::NUD_NOARP;
         match self {
-            Self::PutForward { mac, remote } => Message::new(nl::RTM_NEWNEIGH, replace, &neighbour_fixed(nl::AF_BRIDGE, vxlan, state, nl::NTF_SELF))
-                .attribute(nl::NDA_LLADDR, &mac.0)
-                .attribute(nl::NDA_DST, &remote.octets()),
-            Self::RemoveForward { mac, remote } => Message::new(nl::RTM_DELNEIGH, 0, &neighbour_fixed(nl::AF_BRIDGE, vxlan, state, nl::NTF_SELF))
-                .attribute(nl::NDA_LLADDR, &mac.0)
-                .attribute(nl::NDA_DST, &remote.octets()),
-            Self::PutNeighbour { address, mac } => Message::new(nl::RTM_NEWNEIGH, replace, &neighbour_fixed(nl::AF_INET, vxlan, nl::NUD_PERMANENT, 0))
-                .attribute(nl::NDA_DST, &address.octets())
-                .attribute(nl::NDA_LLADDR, &mac.0),
-            Self::RemoveNeighbour { address } => {
-                Message::new(nl::RTM_DELNEIGH, 0, &neighbour_fixed(nl::AF_INET, vxlan, 0, 0)).attribute(nl::NDA_DST, &address.octets())
-            }
+            Self::PutForward { mac, remote } => Message::new(
+                nl::RTM_NEWNEIGH,
+                replace,
+                &neighbour_fixed(nl::AF_BRIDGE, vxlan, state, nl::NTF_SELF),
+            )
+            .attribute(nl::NDA_LLADDR, &mac.0)
+            .attribute(nl::NDA_DST, &remote.octets()),
+            Self::RemoveForward { mac, remote } => Message::new(
+                nl::RTM_DELNEIGH,
+                0,
+                &neighbour_fixed(nl::AF_BRIDGE, vxlan, state, nl::NTF_SELF),
+            )
+            .attribute(nl::NDA_LLADDR, &mac.0)
+            .attribute(nl::NDA_DST, &remote.octets()),
+            Self::PutNeighbour { address, mac } => Message::new(
+                nl::RTM_NEWNEIGH,
+                replace,
+                &neighbour_fixed(nl::AF_INET, vxlan, nl::NUD_PERMANENT, 0),
+            )
+            .attribute(nl::NDA_DST, &address.octets())
+            .attribute(nl::NDA_LLADDR, &mac.0),
+            Self::RemoveNeighbour { address } => Message::new(
+                nl::RTM_DELNEIGH,
+                0,
+                &neighbour_fixed(nl::AF_INET, vxlan, 0, 0),
+            )
+            .attribute(nl::NDA_DST, &address.octets()),
         }
     }
 
     pub fn removes(self) -> bool {
-        matches!(self, Self::RemoveForward { .. } | Self::RemoveNeighbour { .. })
+        matches!(
+            self,
+            Self::RemoveForward { .. } | Self::RemoveNeighbour { .. }
+        )
     }
 
     /// Whether this refusal of a removal says that there was nothing to remove.
@@ -48,8 +66,15 @@ impl PeerChange {
 }
 
 /// The static forwarding entries of the VXLAN device, sorted.
-pub fn forwards(socket: &mut RouteSocket, vxlan: u32) -> Result<Vec<(Mac, Ipv4Addr)>, NetlinkError> {
-    let bodies = socket.dump(&Message::new(nl::RTM_GETNEIGH, 0, &neighbour_fixed(nl::AF_BRIDGE, 0, 0, 0)))?;
+pub fn forwards(
+    socket: &mut RouteSocket,
+    vxlan: u32,
+) -> Result<Vec<(Mac, Ipv4Addr)>, NetlinkError> {
+    let bodies = socket.dump(&Message::new(
+        nl::RTM_GETNEIGH,
+        0,
+        &neighbour_fixed(nl::AF_BRIDGE, 0, 0, 0),
+    ))?;
     let mut found: Vec<_> = bodies
         .iter()
         .filter_map(|body| entry(body, nl::AF_BRIDGE, vxlan))
@@ -63,8 +88,15 @@ pub fn forwards(socket: &mut RouteSocket, vxlan: u32) -> Result<Vec<(Mac, Ipv4Ad
 }
 
 /// The static neighbours of the VXLAN device, sorted.
-pub fn neighbours(socket: &mut RouteSocket, vxlan: u32) -> Result<Vec<(Ipv4Addr, Mac)>, NetlinkError> {
-    let bodies = socket.dump(&Message::new(nl::RTM_GETNEIGH, 0, &neighbour_fixed(nl::AF_INET, 0, 0, 0)))?;
+pub fn neighbours(
+    socket: &mut RouteSocket,
+    vxlan: u32,
+) -> Result<Vec<(Ipv4Addr, Mac)>, NetlinkError> {
+    let bodies = socket.dump(&Message::new(
+        nl::RTM_GETNEIGH,
+        0,
+        &neighbour_fixed(nl::AF_INET, 0, 0, 0),
+    ))?;
     let mut found: Vec<_> = bodies
         .iter()
         .filter_map(|body| entry(body, nl::AF_INET, vxlan))
@@ -91,7 +123,10 @@ fn entry(body: &[u8], family: u8, index: u32) -> Option<Entry> {
     let attributes = Attributes::new(rest);
     Some(Entry {
         flags: fixed[10],
-        mac: attributes.get(nl::NDA_LLADDR).and_then(|bytes| bytes.try_into().ok()).map(Mac),
+        mac: attributes
+            .get(nl::NDA_LLADDR)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Mac),
         destination: attributes.ipv4(nl::NDA_DST),
     })
 }

@@ -29,7 +29,10 @@ pub struct Pinned {
 impl Pins {
     /// Makes the directory a private mount, where it is not one, and clears files that pin nothing (left by a reboot or by a crash before the mount).
     pub fn prepare(directory: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let directory = directory.canonicalize()?;
         let path = c_path(&directory)?;
         if !is_mount_point(&directory)? {
@@ -76,13 +79,21 @@ impl Pins {
         let inode = namespace.metadata()?.ino();
         let namespace = OwnedFd::from(namespace);
         let socket = namespace::inside(&namespace, RouteSocket::open)?;
-        Ok(Some(Pinned { namespace, socket, inode }))
+        Ok(Some(Pinned {
+            namespace,
+            socket,
+            inode,
+        }))
     }
 
     /// Makes a new namespace, without IPv6, and pins it. Replaces a file that pins nothing.
     pub fn create(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
-        fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
+        fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)?;
         let target = c_path(&path)?;
         namespace::inside_new(|| {
             for interface in ["all", "default"] {
@@ -99,7 +110,9 @@ impl Pins {
         let target = c_path(&path)?;
         while is_pin(&path)? {
             // SAFETY: the path is NUL-terminated and lives over the call.
-            if unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) } < 0 {
+            if unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }
+                < 0
+            {
                 return Err(io::Error::last_os_error());
             }
         }
@@ -129,7 +142,12 @@ impl Pins {
 /// Whether a name may be a sandbox's: letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`.
 pub fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && plain(name.as_bytes()[0]) && name.bytes().all(|byte| plain(byte) || byte == b'.' || byte == b'-')
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && plain(name.as_bytes()[0])
+        && name
+            .bytes()
+            .all(|byte| plain(byte) || byte == b'.' || byte == b'-')
 }
 
 /// Whether the file is a mounted namespace. A missing file is none.
@@ -152,7 +170,10 @@ fn is_pin(path: &Path) -> io::Result<bool> {
 fn is_mount_point(path: &Path) -> io::Result<bool> {
     let wanted = path.as_os_str().as_bytes();
     let list = fs::read("/proc/thread-self/mountinfo")?;
-    Ok(list.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).any(|target| unescape(target) == wanted))
+    Ok(list
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .any(|target| unescape(target) == wanted))
 }
 
 /// mountinfo writes blanks and backslashes as three octal digits.
@@ -176,8 +197,20 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 fn mount(source: &CStr, target: &CStr, flags: libc::c_ulong) -> io::Result<()> {
     // SAFETY: both paths are NUL-terminated and live over the call; bind and propagation take no type and no data.
-    let result = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            std::ptr::null(),
+            flags,
+            std::ptr::null(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
@@ -188,7 +221,8 @@ fn remove_file(path: &Path) -> io::Result<()> {
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path holds a NUL byte"))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path holds a NUL byte"))
 }
 
 #[cfg(test)]
@@ -197,14 +231,29 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_the_directory_are_none() {
-        for (name, good) in [("ov-001000", true), ("a.b_c-d", true), ("", false), (".", false), ("..", false), ("-x", false), ("a/b", false), ("a b", false), (&"x".repeat(65), false)] {
+        for (name, good) in [
+            ("ov-001000", true),
+            ("a.b_c-d", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("-x", false),
+            ("a/b", false),
+            ("a b", false),
+            (&"x".repeat(65), false),
+        ] {
             assert_eq!(is_name(name), good, "{name:?}");
         }
     }
 
     #[test]
     fn mountinfo_escapes_are_undone() {
-        for (field, plain) in [("/a\\040b", "/a b"), ("/a\\134b", "/a\\b"), ("/a\\0", "/a\\0"), ("", "")] {
+        for (field, plain) in [
+            ("/a\\040b", "/a b"),
+            ("/a\\134b", "/a\\b"),
+            ("/a\\0", "/a\\0"),
+            ("", ""),
+        ] {
             assert_eq!(unescape(field.as_bytes()), plain.as_bytes(), "{field}");
         }
     }

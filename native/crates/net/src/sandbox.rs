@@ -57,26 +57,42 @@ pub fn add_bridge(sandbox: &mut Pinned, gateway: Cidr, mtu: u32) -> Result<(), S
     if link::find(socket, BRIDGE)?.is_none() {
         create_up(
             socket,
-            Message::new(nl::RTM_NEWLINK, nl::NLM_F_CREATE | nl::NLM_F_EXCL, &link_fixed(nl::AF_UNSPEC, 0, nl::IFF_UP, nl::IFF_UP))
-                .string(nl::IFLA_IFNAME, BRIDGE)
-                .attribute(nl::IFLA_ADDRESS, &mac.0)
-                .u32(nl::IFLA_MTU, mtu)
-                .nest(nl::IFLA_LINKINFO, |info| {
-                    info.string(nl::IFLA_INFO_KIND, "bridge")
-                        .nest(nl::IFLA_INFO_DATA, |data| data.u32(nl::IFLA_BR_STP_STATE, 0).u8(nl::IFLA_BR_MCAST_SNOOPING, 0))
-                }),
+            Message::new(
+                nl::RTM_NEWLINK,
+                nl::NLM_F_CREATE | nl::NLM_F_EXCL,
+                &link_fixed(nl::AF_UNSPEC, 0, nl::IFF_UP, nl::IFF_UP),
+            )
+            .string(nl::IFLA_IFNAME, BRIDGE)
+            .attribute(nl::IFLA_ADDRESS, &mac.0)
+            .u32(nl::IFLA_MTU, mtu)
+            .nest(nl::IFLA_LINKINFO, |info| {
+                info.string(nl::IFLA_INFO_KIND, "bridge")
+                    .nest(nl::IFLA_INFO_DATA, |data| {
+                        data.u32(nl::IFLA_BR_STP_STATE, 0)
+                            .u8(nl::IFLA_BR_MCAST_SNOOPING, 0)
+                    })
+            }),
         )?;
     }
     let bridge = require(socket, BRIDGE)?;
     if bridge.mtu != mtu || bridge.mac != Some(mac) || !bridge.up {
-        socket.request(&link::change(bridge.index).attribute(nl::IFLA_ADDRESS, &mac.0).u32(nl::IFLA_MTU, mtu))?;
+        socket.request(
+            &link::change(bridge.index)
+                .attribute(nl::IFLA_ADDRESS, &mac.0)
+                .u32(nl::IFLA_MTU, mtu),
+        )?;
     }
     link::set_address(socket, bridge.index, gateway)?;
     Ok(())
 }
 
 /// Makes the VXLAN device, its tunnel socket in the host's namespace, as a port of the bridge that does not learn. One with other settings is replaced, and its entries are gone with it.
-pub fn add_vxlan(host: &mut RouteSocket, sandbox: &mut Pinned, wanted: Vxlan, mtu: u32) -> Result<(), SandboxError> {
+pub fn add_vxlan(
+    host: &mut RouteSocket,
+    sandbox: &mut Pinned,
+    wanted: Vxlan,
+    mtu: u32,
+) -> Result<(), SandboxError> {
     let bridge = require(&mut sandbox.socket, BRIDGE)?;
     if let Some(found) = link::find(&mut sandbox.socket, VXLAN)?
         && found.vxlan != Some(wanted)
@@ -87,12 +103,20 @@ pub fn add_vxlan(host: &mut RouteSocket, sandbox: &mut Pinned, wanted: Vxlan, mt
         // The request goes to the host's namespace and names the sandbox: the kernel makes the device there in one step, with the
         // tunnel's socket here. So no crash can leave it half-way, in the host's namespace.
         host.request(
-            &Message::new(nl::RTM_NEWLINK, nl::NLM_F_CREATE | nl::NLM_F_EXCL, &link_fixed(nl::AF_UNSPEC, 0, 0, 0))
-                .string(nl::IFLA_IFNAME, VXLAN)
-                .u32(nl::IFLA_MTU, mtu)
-                .attribute(nl::IFLA_NET_NS_FD, &sandbox.namespace.as_raw_fd().to_ne_bytes())
-                .nest(nl::IFLA_LINKINFO, |info| {
-                    info.string(nl::IFLA_INFO_KIND, "vxlan").nest(nl::IFLA_INFO_DATA, |data| {
+            &Message::new(
+                nl::RTM_NEWLINK,
+                nl::NLM_F_CREATE | nl::NLM_F_EXCL,
+                &link_fixed(nl::AF_UNSPEC, 0, 0, 0),
+            )
+            .string(nl::IFLA_IFNAME, VXLAN)
+            .u32(nl::IFLA_MTU, mtu)
+            .attribute(
+                nl::IFLA_NET_NS_FD,
+                &sandbox.namespace.as_raw_fd().to_ne_bytes(),
+            )
+            .nest(nl::IFLA_LINKINFO, |info| {
+                info.string(nl::IFLA_INFO_KIND, "vxlan")
+                    .nest(nl::IFLA_INFO_DATA, |data| {
                         data.u32(nl::IFLA_VXLAN_ID, wanted.vni)
                             .attribute(nl::IFLA_VXLAN_LOCAL, &wanted.local.octets())
                             .attribute(nl::IFLA_VXLAN_PORT, &wanted.port.to_be_bytes())
@@ -100,7 +124,7 @@ pub fn add_vxlan(host: &mut RouteSocket, sandbox: &mut Pinned, wanted: Vxlan, mt
                             .u8(nl::IFLA_VXLAN_LEARNING, 0)
                             .u8(nl::IFLA_VXLAN_PROXY, 1)
                     })
-                }),
+            }),
         )?;
     }
     let socket = &mut sandbox.socket;
@@ -112,20 +136,32 @@ pub fn add_vxlan(host: &mut RouteSocket, sandbox: &mut Pinned, wanted: Vxlan, mt
 }
 
 /// Joins a container: a port on the bridge here, and its other end in the container's namespace, up and addressed.
-pub fn add_endpoint(sandbox: &mut Pinned, container: &OwnedFd, endpoint: &Endpoint<'_>) -> Result<(), SandboxError> {
+pub fn add_endpoint(
+    sandbox: &mut Pinned,
+    container: &OwnedFd,
+    endpoint: &Endpoint<'_>,
+) -> Result<(), SandboxError> {
     let bridge = require(&mut sandbox.socket, BRIDGE)?;
     let name = endpoint.name.to_owned();
     let mut inner = namespace::inside(container, RouteSocket::open)?;
     if let Some(port) = link::find(&mut sandbox.socket, endpoint.port)? {
         let other_end = link::find(&mut inner, endpoint.name)?;
-        let same = other_end.is_some_and(|end| port.kind == "veth" && port.peer == Some(end.index) && end.peer == Some(port.index) && end.mac == Some(endpoint.mac));
+        let same = other_end.is_some_and(|end| {
+            port.kind == "veth"
+                && port.peer == Some(end.index)
+                && end.peer == Some(port.index)
+                && end.mac == Some(endpoint.mac)
+        });
         if !same {
             link::remove(&mut sandbox.socket, port.index)?;
         }
     }
     if link::find(&mut sandbox.socket, endpoint.port)?.is_none() {
         if link::find(&mut inner, endpoint.name)?.is_some() {
-            return Err(SandboxError::Conflict(format!("the container already has another interface named {}; remove that endpoint first", endpoint.name)));
+            return Err(SandboxError::Conflict(format!(
+                "the container already has another interface named {}; remove that endpoint first",
+                endpoint.name
+            )));
         }
         sandbox.socket.request(&veth_pair(container, endpoint))?;
     }
@@ -133,8 +169,12 @@ pub fn add_endpoint(sandbox: &mut Pinned, container: &OwnedFd, endpoint: &Endpoi
     enslave(&mut sandbox.socket, &port, &bridge, endpoint.mtu)?;
     set_port(&mut sandbox.socket, port.index, false)?;
     sandbox.socket.request(
-        &Message::new(nl::RTM_NEWNEIGH, nl::NLM_F_CREATE | nl::NLM_F_REPLACE, &neighbour_fixed(nl::AF_BRIDGE, port.index, nl::NUD_NOARP, nl::NTF_MASTER))
-            .attribute(nl::NDA_LLADDR, &endpoint.mac.0),
+        &Message::new(
+            nl::RTM_NEWNEIGH,
+            nl::NLM_F_CREATE | nl::NLM_F_REPLACE,
+            &neighbour_fixed(nl::AF_BRIDGE, port.index, nl::NUD_NOARP, nl::NTF_MASTER),
+        )
+        .attribute(nl::NDA_LLADDR, &endpoint.mac.0),
     )?;
     // Before the interface is up, so that it never has a link-local address.
     namespace::inside(container, || namespace::disable_ipv6(&name))?;
@@ -150,7 +190,10 @@ pub fn add_endpoint(sandbox: &mut Pinned, container: &OwnedFd, endpoint: &Endpoi
 pub fn remove_endpoint(sandbox: &mut Pinned, port: &str) -> Result<(), SandboxError> {
     match link::find(&mut sandbox.socket, port)? {
         Some(found) if found.kind == "veth" => Ok(link::remove(&mut sandbox.socket, found.index)?),
-        Some(found) => Err(SandboxError::Conflict(format!("{port} is a {} and no port of a container", found.kind))),
+        Some(found) => Err(SandboxError::Conflict(format!(
+            "{port} is a {} and no port of a container",
+            found.kind
+        ))),
         None => Ok(()),
     }
 }
@@ -167,7 +210,8 @@ pub fn clear(sandbox: &mut Pinned) -> Result<(), SandboxError> {
 
 /// The link of this name, which an earlier operation must have made.
 pub fn require(socket: &mut RouteSocket, name: &str) -> Result<Link, SandboxError> {
-    link::find(socket, name)?.ok_or_else(|| SandboxError::Missing(format!("it has no {name}; add that first")))
+    link::find(socket, name)?
+        .ok_or_else(|| SandboxError::Missing(format!("it has no {name}; add that first")))
 }
 
 /// Creates a link. That somebody made it between our look and our request is success.
@@ -179,33 +223,60 @@ fn create_up(socket: &mut RouteSocket, message: Message) -> Result<(), NetlinkEr
 }
 
 fn veth_pair(container: &impl AsFd, endpoint: &Endpoint<'_>) -> Message {
-    Message::new(nl::RTM_NEWLINK, nl::NLM_F_CREATE | nl::NLM_F_EXCL, &link_fixed(nl::AF_UNSPEC, 0, 0, 0))
-        .string(nl::IFLA_IFNAME, endpoint.port)
-        .u32(nl::IFLA_MTU, endpoint.mtu)
-        .nest(nl::IFLA_LINKINFO, |info| {
-            info.string(nl::IFLA_INFO_KIND, "veth").nest(nl::IFLA_INFO_DATA, |data| {
+    Message::new(
+        nl::RTM_NEWLINK,
+        nl::NLM_F_CREATE | nl::NLM_F_EXCL,
+        &link_fixed(nl::AF_UNSPEC, 0, 0, 0),
+    )
+    .string(nl::IFLA_IFNAME, endpoint.port)
+    .u32(nl::IFLA_MTU, endpoint.mtu)
+    .nest(nl::IFLA_LINKINFO, |info| {
+        info.string(nl::IFLA_INFO_KIND, "veth")
+            .nest(nl::IFLA_INFO_DATA, |data| {
                 data.nest(nl::VETH_INFO_PEER, |peer| {
                     peer.raw(&link_fixed(nl::AF_UNSPEC, 0, 0, 0))
                         .string(nl::IFLA_IFNAME, endpoint.name)
                         .attribute(nl::IFLA_ADDRESS, &endpoint.mac.0)
                         .u32(nl::IFLA_MTU, endpoint.mtu)
-                        .attribute(nl::IFLA_NET_NS_FD, &container.as_fd().as_raw_fd().to_ne_bytes())
+                        .attribute(
+                            nl::IFLA_NET_NS_FD,
+                            &container.as_fd().as_raw_fd().to_ne_bytes(),
+                        )
                 })
             })
-        })
+    })
 }
 
 /// Makes a link an up port of the bridge. Its MTU comes first: a port with a small one would shrink the bridge's.
-fn enslave(socket: &mut RouteSocket, port: &Link, bridge: &Link, mtu: u32) -> Result<(), NetlinkError> {
+fn enslave(
+    socket: &mut RouteSocket,
+    port: &Link,
+    bridge: &Link,
+    mtu: u32,
+) -> Result<(), NetlinkError> {
     if port.up && port.mtu == mtu && port.master == Some(bridge.index) {
         return Ok(());
     }
-    socket.request(&link::change(port.index).u32(nl::IFLA_MTU, mtu).u32(nl::IFLA_MASTER, bridge.index))
+    socket.request(
+        &link::change(port.index)
+            .u32(nl::IFLA_MTU, mtu)
+            .u32(nl::IFLA_MASTER, bridge.index),
+    )
 }
 
 /// No learning on a port, and whether frames to unknown addresses leave by it.
-fn set_port(socket: &mut RouteSocket, index: u32, unknown_unicast: bool) -> Result<(), NetlinkError> {
-    socket.request(&Message::new(nl::RTM_SETLINK, 0, &link_fixed(nl::AF_BRIDGE, index, 0, 0)).nest(nl::IFLA_PROTINFO, |port| {
-        port.u8(nl::IFLA_BRPORT_LEARNING, 0).u8(nl::IFLA_BRPORT_UNICAST_FLOOD, u8::from(unknown_unicast))
-    }))
+fn set_port(
+    socket: &mut RouteSocket,
+    index: u32,
+    unknown_unicast: bool,
+) -> Result<(), NetlinkError> {
+    socket.request(
+        &Message::new(nl::RTM_SETLINK, 0, &link_fixed(nl::AF_BRIDGE, index, 0, 0)).nest(
+            nl::IFLA_PROTINFO,
+            |port| {
+                port.u8(nl::IFLA_BRPORT_LEARNING, 0)
+                    .u8(nl::IFLA_BRPORT_UNICAST_FLOOD, u8::from(unknown_unicast))
+            },
+        ),
+    )
 }

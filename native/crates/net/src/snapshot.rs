@@ -49,23 +49,56 @@ pub fn read(name: &str, sandbox: &mut Pinned) -> Result<Snapshot, SandboxError> 
     let socket = &mut sandbox.socket;
     let links = link::all(socket)?;
     let named = |wanted: &str| links.iter().find(|link| link.name == wanted);
-    let mut snapshot = Snapshot { sandbox: name.to_owned(), bridge: None, vxlan: None, ports: Vec::new(), fdb: Vec::new(), neighbours: Vec::new() };
+    let mut snapshot = Snapshot {
+        sandbox: name.to_owned(),
+        bridge: None,
+        vxlan: None,
+        ports: Vec::new(),
+        fdb: Vec::new(),
+        neighbours: Vec::new(),
+    };
     let Some(bridge) = named(BRIDGE) else {
         return Ok(snapshot);
     };
     let on_bridge = |link: &Link| link.up && link.master == Some(bridge.index);
-    if let Some(address) = link::addresses(socket, bridge.index)?.first().filter(|_| bridge.up) {
-        snapshot.bridge = Some(BridgeSnapshot { address: address.to_string(), mtu: bridge.mtu });
+    if let Some(address) = link::addresses(socket, bridge.index)?
+        .first()
+        .filter(|_| bridge.up)
+    {
+        snapshot.bridge = Some(BridgeSnapshot {
+            address: address.to_string(),
+            mtu: bridge.mtu,
+        });
     }
-    snapshot.ports = links.iter().filter(|link| link.kind == "veth" && on_bridge(link)).map(|link| link.name.clone()).collect();
+    snapshot.ports = links
+        .iter()
+        .filter(|link| link.kind == "veth" && on_bridge(link))
+        .map(|link| link.name.clone())
+        .collect();
     snapshot.ports.sort();
     if let Some(device) = named(VXLAN) {
         if let Some(vxlan) = device.vxlan.filter(|_| on_bridge(device)) {
-            snapshot.vxlan = Some(VxlanSnapshot { vni: vxlan.vni, local: vxlan.local.to_string(), port: vxlan.port, mtu: device.mtu });
+            snapshot.vxlan = Some(VxlanSnapshot {
+                vni: vxlan.vni,
+                local: vxlan.local.to_string(),
+                port: vxlan.port,
+                mtu: device.mtu,
+            });
         }
-        snapshot.fdb = peers::forwards(socket, device.index)?.into_iter().map(|(mac, remote)| Forward { mac: mac.to_string(), remote: remote.to_string() }).collect();
-        snapshot.neighbours =
-            peers::neighbours(socket, device.index)?.into_iter().map(|(address, mac)| Neighbour { address: address.to_string(), mac: mac.to_string() }).collect();
+        snapshot.fdb = peers::forwards(socket, device.index)?
+            .into_iter()
+            .map(|(mac, remote)| Forward {
+                mac: mac.to_string(),
+                remote: remote.to_string(),
+            })
+            .collect();
+        snapshot.neighbours = peers::neighbours(socket, device.index)?
+            .into_iter()
+            .map(|(address, mac)| Neighbour {
+                address: address.to_string(),
+                mac: mac.to_string(),
+            })
+            .collect();
     }
     Ok(snapshot)
 }

@@ -86,7 +86,11 @@ fn ask(container: &Path, name: &str, kind: u16) -> (u8, bool, Vec<Ipv4Addr>) {
 }
 
 fn put(handler: &NetHandler, zones: Value, clients: Value) {
-    handler.resolver(&json!({"zones": zones, "clients": clients, "removeZones": [], "removeClients": []})).unwrap();
+    handler
+        .resolver(
+            &json!({"zones": zones, "clients": clients, "removeZones": [], "removeClients": []}),
+        )
+        .unwrap();
 }
 
 fn zone(revision: u32, web: &[&str]) -> Value {
@@ -115,8 +119,11 @@ impl NameServer {
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
             answer
         }
-        let (socket, listener) = inside(host, || Ok((UdpSocket::bind(at)?, TcpListener::bind(at)?)));
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (socket, listener) =
+            inside(host, || Ok((UdpSocket::bind(at)?, TcpListener::bind(at)?)));
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         listener.set_nonblocking(true).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -145,7 +152,10 @@ impl NameServer {
                 }
             }
         });
-        Self { stop, threads: vec![by_udp, by_tcp] }
+        Self {
+            stop,
+            threads: vec![by_udp, by_tcp],
+        }
     }
 }
 
@@ -153,7 +163,10 @@ impl Drop for NameServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            assert!(thread.join().is_ok() || thread::panicking(), "the name server works");
+            assert!(
+                thread.join().is_ok() || thread::panicking(),
+                "the name server works"
+            );
         }
     }
 }
@@ -167,24 +180,52 @@ fn containers_are_answered_across_restarts() {
     let (h1, _) = world.two_hosts();
     let (c1, c2) = (world.namespace("c1"), world.namespace("c2"));
     let handler = world.handler(&h1, "h1");
-    put(&handler, zone(2, &["10.0.9.2", "10.0.9.3"]), client("c1", &[]));
+    put(
+        &handler,
+        zone(2, &["10.0.9.2", "10.0.9.3"]),
+        client("c1", &[]),
+    );
     let web = vec![Ipv4Addr::new(10, 0, 9, 2), Ipv4Addr::new(10, 0, 9, 3)];
     assert_eq!(ask(&c1, "web", A), (0, false, web.clone()));
     assert_eq!(ask(&c1, "WEB.Front", A), (0, false, web.clone()));
     assert_eq!(ask(&c1, "web", AAAA), (0, false, vec![]));
     assert_eq!(ask(&c1, "nobody", A), (3, false, vec![]));
     let (code, cut, some) = ask(&c1, "tasks.many", A);
-    assert_eq!((code, cut, (29..100).contains(&some.len())), (0, true, true), "{}", some.len());
-    let answers = tcp(&c1, &[question("tasks.many", A), question("web", A), question("nobody", A)]);
-    assert_eq!(answers.iter().map(|answer| told(answer).2.len()).collect::<Vec<_>>(), [100, 2, 0]);
+    assert_eq!(
+        (code, cut, (29..100).contains(&some.len())),
+        (0, true, true),
+        "{}",
+        some.len()
+    );
+    let answers = tcp(
+        &c1,
+        &[
+            question("tasks.many", A),
+            question("web", A),
+            question("nobody", A),
+        ],
+    );
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| told(answer).2.len())
+            .collect::<Vec<_>>(),
+        [100, 2, 0]
+    );
     let garbage = udp(&c1, &[1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 99]).unwrap();
     assert_eq!((garbage.len(), garbage[3] & 0xf), (12, 1));
     let lookup = busybox(&c1, &["nslookup", "web", "127.0.0.11"]);
-    assert!(String::from_utf8_lossy(&lookup.stdout).contains("10.0.9.3"), "{lookup:?}");
+    assert!(
+        String::from_utf8_lossy(&lookup.stdout).contains("10.0.9.3"),
+        "{lookup:?}"
+    );
 
     // A container that starts after it was announced.
     put(&handler, json!([]), client("late", &[]));
-    run("ip", &["-n", &world.full_name("c2"), "link", "set", "lo", "up"]);
+    run(
+        "ip",
+        &["-n", &world.full_name("c2"), "link", "set", "lo", "up"],
+    );
     assert!(udp(&c2, &question("web", A)).is_err(), "not a client");
     let late = world.namespace("late");
     handler.container_started("late");
@@ -197,27 +238,49 @@ fn containers_are_answered_across_restarts() {
 
     // The core is killed and started again: nobody needs to tell it anything.
     drop(handler);
-    assert!(udp(&c1, &question("web", A)).is_err(), "nobody answers meanwhile");
+    assert!(
+        udp(&c1, &question("web", A)).is_err(),
+        "nobody answers meanwhile"
+    );
     let handler = world.handler(&h1, "h1");
     assert_eq!(ask(&c1, "web", A).2, [Ipv4Addr::new(10, 0, 9, 9)]);
     handler.container_started("c1");
     assert_eq!(ask(&late, "web", A).2, [Ipv4Addr::new(10, 0, 9, 9)]);
 
     handler.container_removed("late");
-    handler.resolver(&json!({"zones": [], "clients": [], "removeZones": ["n1"], "removeClients": []})).unwrap();
+    handler
+        .resolver(&json!({"zones": [], "clients": [], "removeZones": ["n1"], "removeClients": []}))
+        .unwrap();
     assert_eq!(ask(&c1, "web", A).0, 3);
     let saved = std::fs::read_to_string(world.directory("h1-state").join("resolver.json")).unwrap();
-    assert!(saved.contains("\"c1\"") && !saved.contains("late") && !saved.contains("n1\",\"networkName"), "{saved}");
+    assert!(
+        saved.contains("\"c1\"")
+            && !saved.contains("late")
+            && !saved.contains("n1\",\"networkName"),
+        "{saved}"
+    );
 
     // A file cut short is set aside.
     drop(handler);
-    std::fs::write(world.directory("h1-state").join("resolver.json"), &saved[..saved.len() / 2]).unwrap();
+    std::fs::write(
+        world.directory("h1-state").join("resolver.json"),
+        &saved[..saved.len() / 2],
+    )
+    .unwrap();
     let handler = world.handler(&h1, "h1");
-    assert!(world.directory("h1-state").join("resolver.json.unreadable").exists());
+    assert!(
+        world
+            .directory("h1-state")
+            .join("resolver.json.unreadable")
+            .exists()
+    );
     put(&handler, zone(1, &["10.0.9.1"]), client("c1", &[]));
     assert_eq!(ask(&c1, "web", A).2, [Ipv4Addr::new(10, 0, 9, 1)]);
     let wrong = handler.resolver(&json!({"zones": [], "clients": [{"containerId": "c1", "networkIds": [], "upstreams": ["x"]}], "removeZones": [], "removeClients": []}));
-    assert_eq!(wrong.unwrap_err().code, shoal_protocol::FailureCode::Invalid);
+    assert_eq!(
+        wrong.unwrap_err().code,
+        shoal_protocol::FailureCode::Invalid
+    );
     assert!(handler.resolver(&json!({"zones": []})).is_err());
 }
 
@@ -233,15 +296,27 @@ fn other_names_are_asked_of_the_hosts_servers() {
     let _silent = inside(&h1, || UdpSocket::bind("10.77.0.1:5354"));
     let handler = world.handler(&h1, "h1");
     // The first server is not there: its refusal makes the next one be asked at once.
-    put(&handler, zone(1, &["10.0.9.2"]), client("c1", &["10.77.0.1:5999", "10.77.0.1:5353"]));
+    put(
+        &handler,
+        zone(1, &["10.0.9.2"]),
+        client("c1", &["10.77.0.1:5999", "10.77.0.1:5353"]),
+    );
     put(&handler, json!([]), client("c2", &["10.77.0.1:5354"]));
     let foreign = vec![Ipv4Addr::new(192, 0, 2, 7)];
     let start = Instant::now();
     for _ in 0..50 {
         assert_eq!(ask(&c1, "example.org", A), (0, false, foreign.clone()));
     }
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    assert_eq!(ask(&c1, "web", A).2, [Ipv4Addr::new(10, 0, 9, 2)], "own names are not asked");
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        ask(&c1, "web", A).2,
+        [Ipv4Addr::new(10, 0, 9, 2)],
+        "own names are not asked"
+    );
     let answers = tcp(&c1, &[question("example.org", A)]);
     assert_eq!(told(&answers[0]).2, foreign);
     let answer = udp(&c1, &question("example.org", A)).unwrap();
@@ -255,7 +330,11 @@ fn other_names_are_asked_of_the_hosts_servers() {
         assert!(start.elapsed() < Duration::from_secs(2));
         assert_eq!(slow.join().unwrap(), (2, false, vec![]));
     });
-    assert!((Duration::from_secs(3)..Duration::from_secs(5)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(
+        (Duration::from_secs(3)..Duration::from_secs(5)).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -265,7 +344,9 @@ fn many_questions_at_once() {
     }
     let mut world = World::new();
     let (h1, _) = world.two_hosts();
-    let containers: Vec<_> = (0..8).map(|number| world.namespace(&format!("c{number}"))).collect();
+    let containers: Vec<_> = (0..8)
+        .map(|number| world.namespace(&format!("c{number}")))
+        .collect();
     let handler = world.handler(&h1, "h1");
     put(&handler, zone(1, &["10.0.9.2"]), json!([]));
     for number in 0..containers.len() {
@@ -294,11 +375,15 @@ fn many_questions_at_once() {
     eprintln!("8 containers, 8,000 questions: {:?}", start.elapsed());
     // More connections than one may have: those over the limit are closed, the others work.
     inside(&containers[0], || {
-        let mut streams = (0..40).map(|_| TcpStream::connect("127.0.0.11:53")).collect::<io::Result<Vec<_>>>()?;
+        let mut streams = (0..40)
+            .map(|_| TcpStream::connect("127.0.0.11:53"))
+            .collect::<io::Result<Vec<_>>>()?;
         let mut served = 0;
         for stream in &mut streams {
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            served += usize::from(stream.write_all(&frame(&question("web", A))).is_ok() && read_frame(stream).is_ok());
+            served += usize::from(
+                stream.write_all(&frame(&question("web", A))).is_ok() && read_frame(stream).is_ok(),
+            );
         }
         assert_eq!(served, 32);
         Ok(())

@@ -246,11 +246,13 @@ impl Core {
 
     /// The zygote of this core; None while a dead one has not been replaced.
     pub fn zygote(&self) -> Option<i32> {
-        let parent = self.child.id();
+        let parent = self.child.id().to_string();
         let found = processes(|pid| {
-            comm(pid) == "shoal-zygote"
-                && fs::read_to_string(format!("/proc/{pid}/stat"))
-                    .is_ok_and(|stat| stat.contains(&format!(") S {parent} ")))
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            let mut fields = after.split(' ');
+            let state = fields.next();
+            comm(pid) == "shoal-zygote" && state != Some("Z") && fields.next() == Some(&parent)
         });
         found.first().copied()
     }

@@ -17,7 +17,9 @@ impl<'a> Attributes<'a> {
 
     /// The payload of the first attribute of a type.
     pub fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.into_iter().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
+        self.into_iter()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, payload)| payload)
     }
 
     pub fn nest(self, kind: u16) -> Option<Attributes<'a>> {
@@ -27,7 +29,10 @@ impl<'a> Attributes<'a> {
     /// A string up to its NUL.
     pub fn string(self, kind: u16) -> Option<&'a str> {
         let bytes = self.get(kind)?;
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
         std::str::from_utf8(&bytes[..end]).ok()
     }
 
@@ -36,12 +41,16 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn u32(self, kind: u16) -> Option<u32> {
-        Some(u32::from_ne_bytes(self.get(kind)?.get(..4)?.try_into().ok()?))
+        Some(u32::from_ne_bytes(
+            self.get(kind)?.get(..4)?.try_into().ok()?,
+        ))
     }
 
     /// Two bytes in network order.
     pub fn be16(self, kind: u16) -> Option<u16> {
-        Some(u16::from_be_bytes(self.get(kind)?.get(..2)?.try_into().ok()?))
+        Some(u16::from_be_bytes(
+            self.get(kind)?.get(..2)?.try_into().ok()?,
+        ))
     }
 
     pub fn ipv4(self, kind: u16) -> Option<Ipv4Addr> {
@@ -81,9 +90,18 @@ mod tests {
 
     #[test]
     fn short_attributes_are_absent() {
-        for bytes in [&[][..], &[1, 0, 0], &[3, 0, 1, 0], &[12, 0, 1, 0, 9, 9, 9, 9], &[0, 0, 0, 0, 0, 0, 0, 0]] {
+        for bytes in [
+            &[][..],
+            &[1, 0, 0],
+            &[3, 0, 1, 0],
+            &[12, 0, 1, 0, 9, 9, 9, 9],
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
             assert_eq!(Attributes::new(bytes).get(1), None, "{bytes:?}");
         }
-        assert_eq!(Attributes::new(&[6, 0, 1, 0x80, 7, 8]).get(1), Some(&[7, 8][..]));
+        assert_eq!(
+            Attributes::new(&[6, 0, 1, 0x80, 7, 8]).get(1),
+            Some(&[7, 8][..])
+        );
     }
 }

@@ -63,7 +63,8 @@ impl Message {
     pub fn nest(mut self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.bytes
+            .extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         let mut filled = fill(self);
         let length = u16::try_from(filled.bytes.len() - start).expect("attributes are short");
         filled.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
@@ -130,10 +131,17 @@ mod tests {
 
     #[test]
     fn a_nested_message_reads_back() {
-        let message = Message::new(16, 0x400, &link_fixed(0, 7, 1, 1)).string(3, "br0").nest(18, |nest| nest.string(1, "bridge").nest(2, |data| data.u32(5, 0)));
+        let message = Message::new(16, 0x400, &link_fixed(0, 7, 1, 1))
+            .string(3, "br0")
+            .nest(18, |nest| {
+                nest.string(1, "bridge").nest(2, |data| data.u32(5, 0))
+            });
         let mut bytes = Vec::new();
         message.write(&mut bytes, 4, 42);
-        assert_eq!(u32::from_ne_bytes(bytes[0..4].try_into().unwrap()) as usize, bytes.len());
+        assert_eq!(
+            u32::from_ne_bytes(bytes[0..4].try_into().unwrap()) as usize,
+            bytes.len()
+        );
         assert_eq!(u16::from_ne_bytes(bytes[6..8].try_into().unwrap()), 0x405);
         assert_eq!(u32::from_ne_bytes(bytes[8..12].try_into().unwrap()), 42);
         let attributes = Attributes::new(&bytes[32..]);

@@ -26,7 +26,10 @@ pub struct NetlinkError {
 
 impl NetlinkError {
     fn from_io(error: &io::Error) -> Self {
-        Self { errno: error.raw_os_error().unwrap_or(libc::EIO), text: Some(error.to_string()) }
+        Self {
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            text: Some(error.to_string()),
+        }
     }
     pub fn is(&self, errno: i32) -> bool {
         self.errno == errno
@@ -62,7 +65,13 @@ impl RouteSocket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
         // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) };
+        let fd = unsafe {
+            libc::socket(
+                libc::AF_NETLINK,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                libc::NETLINK_ROUTE,
+            )
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -71,15 +80,31 @@ impl RouteSocket {
         set_option(&fd, libc::SOL_NETLINK, nl::NETLINK_CAP_ACK, &1i32)?;
         set_option(&fd, libc::SOL_NETLINK, nl::NETLINK_EXT_ACK, &1i32)?;
         // FORCE goes over the system's limit; it needs CAP_NET_ADMIN, which everything here needs anyway.
-        set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER_BYTES)?;
-        let timeout = libc::timeval { tv_sec: ANSWER_TIMEOUT_SECONDS, tv_usec: 0 };
+        set_option(
+            &fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            &RECEIVE_BUFFER_BYTES,
+        )?;
+        let timeout = libc::timeval {
+            tv_sec: ANSWER_TIMEOUT_SECONDS,
+            tv_usec: 0,
+        };
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; READ_BYTES] })
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer: vec![0; READ_BYTES],
+        })
     }
 
     /// Sends one request and waits for its acknowledgement.
     pub fn request(&mut self, message: &Message) -> Result<(), NetlinkError> {
-        match self.batch(std::slice::from_ref(message)).map_err(|error| NetlinkError::from_io(&error))?.pop() {
+        match self
+            .batch(std::slice::from_ref(message))
+            .map_err(|error| NetlinkError::from_io(&error))?
+            .pop()
+        {
             Some(Some(error)) => Err(error),
             _ => Ok(()),
         }
@@ -95,7 +120,11 @@ impl RouteSocket {
             for (offset, message) in chunk.iter().enumerate() {
                 self.sequence = self.sequence.wrapping_add(1);
                 // Refusals are always answered, so one acknowledgement at the end tells that all were handled.
-                let ack = if offset + 1 == chunk.len() { nl::NLM_F_ACK } else { 0 };
+                let ack = if offset + 1 == chunk.len() {
+                    nl::NLM_F_ACK
+                } else {
+                    0
+                };
                 message.write(&mut bytes, ack, self.sequence);
             }
             self.send(&bytes)?;
@@ -122,13 +151,17 @@ impl RouteSocket {
         let sequence = self.sequence;
         let mut bytes = Vec::new();
         message.write(&mut bytes, 0, sequence);
-        self.send(&bytes).map_err(|error| NetlinkError::from_io(&error))?;
+        self.send(&bytes)
+            .map_err(|error| NetlinkError::from_io(&error))?;
         let mut found = None;
         while found.is_none() {
             self.receive(|answer| {
                 if answer.sequence == sequence && found.is_none() {
                     found = Some(match answer.kind {
-                        nl::NLMSG_ERROR => Err(refusal(&answer).unwrap_or(NetlinkError { errno: libc::ENODATA, text: None })),
+                        nl::NLMSG_ERROR => Err(refusal(&answer).unwrap_or(NetlinkError {
+                            errno: libc::ENODATA,
+                            text: None,
+                        })),
                         _ => Ok(answer.body.to_vec()),
                     });
                 }
@@ -145,7 +178,8 @@ impl RouteSocket {
             let sequence = self.sequence;
             let mut bytes = Vec::new();
             message.write(&mut bytes, nl::NLM_F_DUMP, sequence);
-            self.send(&bytes).map_err(|error| NetlinkError::from_io(&error))?;
+            self.send(&bytes)
+                .map_err(|error| NetlinkError::from_io(&error))?;
             let mut objects = Vec::new();
             let mut interrupted = false;
             let mut outcome = None;
@@ -169,13 +203,19 @@ impl RouteSocket {
                 _ => return Ok(objects),
             }
         }
-        Err(NetlinkError { errno: libc::EAGAIN, text: Some(format!("the list changed during each of {DUMP_ATTEMPTS_MAX} readings")) })
+        Err(NetlinkError {
+            errno: libc::EAGAIN,
+            text: Some(format!(
+                "the list changed during each of {DUMP_ATTEMPTS_MAX} readings"
+            )),
+        })
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         loop {
             // SAFETY: pointer and length are of the same slice.
-            let sent = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+            let sent =
+                unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
             if sent >= 0 {
                 return Ok(());
             }
@@ -190,7 +230,14 @@ impl RouteSocket {
     fn receive(&mut self, mut each: impl FnMut(Answer<'_>)) -> io::Result<()> {
         let got = loop {
             // SAFETY: the buffer is writable for its length. MSG_TRUNC makes the result the datagram's true length.
-            let got = unsafe { libc::recv(self.fd.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), libc::MSG_TRUNC) };
+            let got = unsafe {
+                libc::recv(
+                    self.fd.as_raw_fd(),
+                    self.buffer.as_mut_ptr().cast(),
+                    self.buffer.len(),
+                    libc::MSG_TRUNC,
+                )
+            };
             if got >= 0 {
                 break usize::try_from(got).unwrap_or(0);
             }
@@ -198,16 +245,26 @@ impl RouteSocket {
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 io::ErrorKind::WouldBlock => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the kernel did not answer within {ANSWER_TIMEOUT_SECONDS} s")));
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("the kernel did not answer within {ANSWER_TIMEOUT_SECONDS} s"),
+                    ));
                 }
                 _ => return Err(error),
             }
         };
-        let mut rest = self.buffer.get(..got).ok_or_else(|| io::Error::other(format!("an answer of {got} bytes is over the limit of {READ_BYTES}")))?;
+        let mut rest = self.buffer.get(..got).ok_or_else(|| {
+            io::Error::other(format!(
+                "an answer of {got} bytes is over the limit of {READ_BYTES}"
+            ))
+        })?;
         while rest.len() >= HEADER_BYTES {
             let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
             let Some(body) = rest.get(HEADER_BYTES..length) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is cut short"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the kernel's answer is cut short",
+                ));
             };
             each(Answer {
                 kind: u16::from_ne_bytes([rest[4], rest[5]]),
@@ -229,15 +286,38 @@ fn refusal(answer: &Answer<'_>) -> Option<NetlinkError> {
     }
     let text = (answer.flags & nl::NLM_F_ACK_TLVS != 0).then(|| {
         // After the code comes the header of our request, and the request itself unless the answer is capped.
-        let own = answer.body.get(4..8).map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize);
-        let skip = 4 + if answer.flags & nl::NLM_F_CAPPED != 0 { HEADER_BYTES } else { aligned(own) };
-        Attributes::new(answer.body.get(skip..).unwrap_or(&[])).string(nl::NLMSGERR_ATTR_MSG).map(str::to_owned)
+        let own = answer.body.get(4..8).map_or(0, |bytes| {
+            u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+        });
+        let skip = 4 + if answer.flags & nl::NLM_F_CAPPED != 0 {
+            HEADER_BYTES
+        } else {
+            aligned(own)
+        };
+        Attributes::new(answer.body.get(skip..).unwrap_or(&[]))
+            .string(nl::NLMSGERR_ATTR_MSG)
+            .map(str::to_owned)
     });
-    Some(NetlinkError { errno: -code, text: text.flatten() })
+    Some(NetlinkError {
+        errno: -code,
+        text: text.flatten(),
+    })
 }
 
 fn set_option<T>(fd: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the value lives over the call and the size is its own.
-    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

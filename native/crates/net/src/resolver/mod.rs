@@ -15,9 +15,9 @@ use saved::Saved;
 use serde::Deserialize;
 use serde_json::Value;
 use server::{Command, Server};
-use shoal_protocol::{Failure, FailureCode};
+use shoal_protocol::Failure;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,12 +46,32 @@ pub struct Resolver {
 impl Resolver {
     /// Reads the saved tables, starts the answering thread, and listens for the clients whose containers are there.
     pub fn new(state_dir: &Path, container_netns: Arc<ContainerNetns>) -> Result<Self, Failure> {
-        let saved = Saved::new(state_dir).map_err(|error| Failure::io(format!("preparing the resolver's directory {}", state_dir.display()), &error))?;
-        let directory = saved.load().map_err(|error| Failure::io(format!("reading the resolver's tables in {}", state_dir.display()), &error))?;
-        let ids: Vec<String> = directory.clients().map(|client| client.container_id.clone()).collect();
+        let saved = Saved::new(state_dir).map_err(|error| {
+            Failure::io(
+                format!("preparing the resolver's directory {}", state_dir.display()),
+                &error,
+            )
+        })?;
+        let directory = saved.load().map_err(|error| {
+            Failure::io(
+                format!("reading the resolver's tables in {}", state_dir.display()),
+                &error,
+            )
+        })?;
+        let ids: Vec<String> = directory
+            .clients()
+            .map(|client| client.container_id.clone())
+            .collect();
         let directory = Arc::new(Mutex::new(directory));
-        let server = Server::start(Arc::clone(&directory)).map_err(|error| Failure::io("starting the resolver", &error))?;
-        let resolver = Self { directory, saved, server, listening: Mutex::new(HashMap::new()), container_netns };
+        let server = Server::start(Arc::clone(&directory))
+            .map_err(|error| Failure::io("starting the resolver", &error))?;
+        let resolver = Self {
+            directory,
+            saved,
+            server,
+            listening: Mutex::new(HashMap::new()),
+            container_netns,
+        };
         for id in ids {
             resolver.container_started(&id);
         }
@@ -60,19 +80,37 @@ impl Resolver {
 
     /// Applies one call: upserts, then removals. Goes on after a wrong value and tells the first.
     pub fn update(&self, body: &Value) -> Result<(), Failure> {
-        let update = Update::deserialize(body).map_err(|error| Failure::invalid("reading a resolver update", error.to_string()))?;
+        let update = Update::deserialize(body)
+            .map_err(|error| Failure::invalid("reading a resolver update", error.to_string()))?;
         let mut failures: Vec<Failure> = Vec::new();
         let mut listening = lock(&self.listening);
-        let ids: Vec<String> = update.clients.iter().map(|client| client.container_id.clone()).collect();
+        let ids: Vec<String> = update
+            .clients
+            .iter()
+            .map(|client| client.container_id.clone())
+            .collect();
         {
             let mut directory = lock(&self.directory);
             for zone in update.zones {
-                let doing = format!("putting names of network {:?} ({})", zone.network_name, zone.network_id);
-                failures.extend(directory.put_zone(zone).err().map(|message| Failure::invalid(doing, message)));
+                let doing = format!(
+                    "putting names of network {:?} ({})",
+                    zone.network_name, zone.network_id
+                );
+                failures.extend(
+                    directory
+                        .put_zone(zone)
+                        .err()
+                        .map(|message| Failure::invalid(doing, message)),
+                );
             }
             for client in update.clients {
                 let doing = format!("putting DNS client {}", client.container_id);
-                failures.extend(directory.put_client(client).err().map(|message| Failure::invalid(doing, message)));
+                failures.extend(
+                    directory
+                        .put_client(client)
+                        .err()
+                        .map(|message| Failure::invalid(doing, message)),
+                );
             }
             for id in &update.remove_zones {
                 directory.remove_zone(id);
@@ -92,7 +130,10 @@ impl Resolver {
         match failures.into_iter().next() {
             None => Ok(()),
             Some(first) if more == 0 => Err(first),
-            Some(first) => Err(Failure { message: format!("{} (and {more} more failures)", first.message), ..first }),
+            Some(first) => Err(Failure {
+                message: format!("{} (and {more} more failures)", first.message),
+                ..first
+            }),
         }
     }
 
@@ -111,7 +152,9 @@ impl Resolver {
         if lock(&self.directory).remove_client(id)
             && let Err(failure) = self.save()
         {
-            eprintln!("shoal-core: resolver: {failure}; container {id} is forgotten again at the next change");
+            eprintln!(
+                "shoal-core: resolver: {failure}; container {id} is forgotten again at the next change"
+            );
         }
     }
 
@@ -123,35 +166,47 @@ impl Resolver {
         let Some(path) = (self.container_netns)(id) else {
             return Ok(());
         };
-        let doing = || format!("listening at 127.0.0.11:53 for container {id}");
         let failed = |error: io::Error| {
-            let mut failure = Failure::io(doing(), &error);
-            if error.kind() == io::ErrorKind::NotFound {
-                failure.code = FailureCode::NotFound;
-            }
-            failure
+            Failure::io(
+                format!("listening at {} for container {id}", sockets::LISTEN),
+                &error,
+            )
         };
-        let inode = fs::metadata(&path).map_err(failed)?.ino();
+        let namespace = match namespace::open(&path) {
+            // It ended between the two looks; whoever runs it will say so.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                return Ok(());
+            }
+            other => File::from(other.map_err(failed)?),
+        };
+        let inode = namespace.metadata().map_err(failed)?.ino();
         if listening.get(id) == Some(&inode) {
             return Ok(());
         }
-        let namespace = namespace::open(&path).map_err(failed)?;
-        let (udp, tcp) = sockets::listen(&namespace).map_err(failed)?;
-        self.server.tell(Command::Open { container: id.to_owned(), udp, tcp });
+        let (udp, tcp) = sockets::listen(&namespace.into()).map_err(failed)?;
+        self.server.tell(Command::Open {
+            container: id.to_owned(),
+            udp,
+            tcp,
+        });
         listening.insert(id.to_owned(), inode);
         Ok(())
     }
 
     fn close(&self, listening: &mut HashMap<String, u64>, id: &str) {
         if listening.remove(id).is_some() {
-            self.server.tell(Command::Close { container: id.to_owned() });
+            self.server.tell(Command::Close {
+                container: id.to_owned(),
+            });
         }
     }
 
     /// The caller holds `listening`, so that an older table never overwrites a newer one.
     fn save(&self) -> Result<(), Failure> {
         let bytes = Saved::encode(&lock(&self.directory));
-        self.saved.write(&bytes).map_err(|error| Failure::io("saving the resolver's tables", &error))
+        self.saved
+            .write(&bytes)
+            .map_err(|error| Failure::io("saving the resolver's tables", &error))
     }
 }
 

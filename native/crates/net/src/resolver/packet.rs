@@ -113,7 +113,11 @@ pub fn parse(packet: &[u8]) -> Parsed {
                 Some(edns) => {
                     query.edns = edns;
                     if edns.is_some_and(|edns| edns.version != 0) {
-                        return Parsed::Refuse(query.answer(Code::BadVersion, &[], MESSAGE_BYTES_MAX));
+                        return Parsed::Refuse(query.answer(
+                            Code::BadVersion,
+                            &[],
+                            MESSAGE_BYTES_MAX,
+                        ));
                     }
                     Parsed::Query(query)
                 }
@@ -127,12 +131,18 @@ pub fn parse(packet: &[u8]) -> Parsed {
 impl Query {
     /// The largest UDP answer that this client takes.
     pub fn udp_bytes_max(&self) -> usize {
-        self.edns.map_or(PLAIN_UDP_BYTES_MAX, |edns| edns.udp_bytes.clamp(PLAIN_UDP_BYTES_MAX, EDNS_UDP_BYTES_MAX))
+        self.edns.map_or(PLAIN_UDP_BYTES_MAX, |edns| {
+            edns.udp_bytes
+                .clamp(PLAIN_UDP_BYTES_MAX, EDNS_UDP_BYTES_MAX)
+        })
     }
 
     /// The answer, with as many of the records as fit in `bytes_max`, and the TC bit when some did not.
     pub fn answer(&self, code: Code, records: &[Record], bytes_max: usize) -> Vec<u8> {
-        let mut flags = FLAG_RESPONSE | FLAG_RECURSION_AVAILABLE | (self.flags & FLAG_RECURSION_DESIRED) | (code.number() & 0xf);
+        let mut flags = FLAG_RESPONSE
+            | FLAG_RECURSION_AVAILABLE
+            | (self.flags & FLAG_RECURSION_DESIRED)
+            | (code.number() & 0xf);
         if matches!(code, Code::NoError | Code::NoSuchName) {
             flags |= FLAG_AUTHORITATIVE;
         }
@@ -183,7 +193,9 @@ impl Query {
             return None;
         }
         let questions = u16::from_be_bytes([header[4], header[5]]);
-        let same = packet.get(HEADER_BYTES..HEADER_BYTES + self.question.len()).is_some_and(|question| question.eq_ignore_ascii_case(&self.question));
+        let same = packet
+            .get(HEADER_BYTES..HEADER_BYTES + self.question.len())
+            .is_some_and(|question| question.eq_ignore_ascii_case(&self.question));
         // A server that fails may leave the question out.
         if !(same && questions == 1 || questions == 0 && flags & 0xf != 0) {
             return None;
@@ -199,13 +211,20 @@ impl Record {
         // The owner is the question's name, right after the header.
         out.extend_from_slice(&[0xc0, HEADER_BYTES as u8]);
         let (kind, ttl_seconds, data) = match self {
-            Self::Address { address, ttl_seconds } => (TYPE_A, ttl_seconds, address.octets().to_vec()),
+            Self::Address {
+                address,
+                ttl_seconds,
+            } => (TYPE_A, ttl_seconds, address.octets().to_vec()),
             Self::Pointer { name, ttl_seconds } => (TYPE_PTR, ttl_seconds, wire_name(name)),
         };
         out.extend_from_slice(&kind.to_be_bytes());
         out.extend_from_slice(&CLASS_IN.to_be_bytes());
         out.extend_from_slice(&ttl_seconds.to_be_bytes());
-        out.extend_from_slice(&u16::try_from(data.len()).expect("names and addresses are short").to_be_bytes());
+        out.extend_from_slice(
+            &u16::try_from(data.len())
+                .expect("names and addresses are short")
+                .to_be_bytes(),
+        );
         out.extend_from_slice(&data);
     }
 }
@@ -227,7 +246,10 @@ fn wire_name(name: &str) -> Vec<u8> {
 
 /// An answer of only a header, for a packet whose question could not be read.
 fn bare(id: u16, flags: u16, code: Code) -> Vec<u8> {
-    let flags = FLAG_RESPONSE | FLAG_RECURSION_AVAILABLE | (flags & (OPCODE_MASK | FLAG_RECURSION_DESIRED)) | code.number();
+    let flags = FLAG_RESPONSE
+        | FLAG_RECURSION_AVAILABLE
+        | (flags & (OPCODE_MASK | FLAG_RECURSION_DESIRED))
+        | code.number();
     let mut bytes = vec![0; HEADER_BYTES];
     bytes[..2].copy_from_slice(&id.to_be_bytes());
     bytes[2..4].copy_from_slice(&flags.to_be_bytes());
@@ -303,7 +325,10 @@ fn read_edns(packet: &[u8], mut at: usize, records: usize) -> Option<Option<Edns
             if edns.is_some() || packet[owner] != 0 {
                 return None;
             }
-            edns = Some(Edns { udp_bytes: usize::from(u16::from_be_bytes([fixed[2], fixed[3]])), version: fixed[5] });
+            edns = Some(Edns {
+                udp_bytes: usize::from(u16::from_be_bytes([fixed[2], fixed[3]])),
+                version: fixed[5],
+            });
         }
     }
     Some(edns)
@@ -327,7 +352,20 @@ mod tests {
     use super::*;
 
     fn question(name: &str, kind: u16, edns: Option<u16>) -> Vec<u8> {
-        let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+        let mut packet = vec![
+            0x12,
+            0x34,
+            1,
+            0,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            u8::from(edns.is_some()),
+        ];
         packet.extend(wire_name(name));
         packet.extend_from_slice(&kind.to_be_bytes());
         packet.extend_from_slice(&CLASS_IN.to_be_bytes());
@@ -350,17 +388,44 @@ mod tests {
     fn a_question_is_read_in_lower_case_and_answered_in_its_own() {
         let packet = question("Tasks.WEB.net", TYPE_A, None);
         let query = read(&packet);
-        assert_eq!((query.name.as_str(), query.kind, query.udp_bytes_max()), ("tasks.web.net", TYPE_A, 512));
-        let answer = query.answer(Code::NoError, &[Record::Address { address: Ipv4Addr::new(10, 0, 1, 3), ttl_seconds: 5 }], 512);
-        assert_eq!(&answer[..12], &[0x12, 0x34, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(
+            (query.name.as_str(), query.kind, query.udp_bytes_max()),
+            ("tasks.web.net", TYPE_A, 512)
+        );
+        let answer = query.answer(
+            Code::NoError,
+            &[Record::Address {
+                address: Ipv4Addr::new(10, 0, 1, 3),
+                ttl_seconds: 5,
+            }],
+            512,
+        );
+        assert_eq!(
+            &answer[..12],
+            &[0x12, 0x34, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]
+        );
         assert_eq!(&answer[12..packet.len()], &packet[12..]);
-        assert_eq!(&answer[packet.len()..], &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 1, 3]);
+        assert_eq!(
+            &answer[packet.len()..],
+            &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 1, 3]
+        );
     }
 
     #[test]
     fn an_answer_that_does_not_fit_is_cut_and_says_so() {
-        let records: Vec<_> = (0..200).map(|last| Record::Address { address: Ipv4Addr::new(10, 0, 0, last), ttl_seconds: 0 }).collect();
-        for (edns, bytes_max, whole) in [(None, 512, false), (Some(100), 512, false), (Some(1232), 1232, false), (Some(4096), 4096, true), (Some(65535), 4096, true)] {
+        let records: Vec<_> = (0..200)
+            .map(|last| Record::Address {
+                address: Ipv4Addr::new(10, 0, 0, last),
+                ttl_seconds: 0,
+            })
+            .collect();
+        for (edns, bytes_max, whole) in [
+            (None, 512, false),
+            (Some(100), 512, false),
+            (Some(1232), 1232, false),
+            (Some(4096), 4096, true),
+            (Some(65535), 4096, true),
+        ] {
             let query = read(&question("web", TYPE_A, edns));
             assert_eq!(query.udp_bytes_max(), bytes_max);
             let answer = query.answer(Code::NoError, &records, query.udp_bytes_max());
@@ -400,14 +465,20 @@ mod tests {
             ("another opcode", with(2, 0x28), 4),
         ] {
             match parse(&packet) {
-                Parsed::Refuse(answer) => assert_eq!((answer[3] & 0xf, answer[2] & 0x80), (code, 0x80), "{what}"),
+                Parsed::Refuse(answer) => {
+                    assert_eq!((answer[3] & 0xf, answer[2] & 0x80), (code, 0x80), "{what}")
+                }
                 other => panic!("{what}: {other:?}"),
             }
         }
         assert_eq!(parse(&with(2, 0x80)), Parsed::Drop, "an answer");
         assert_eq!(parse(&good[..11]), Parsed::Drop, "no whole header");
         match parse(&with(good.len() - 5, 1)) {
-            Parsed::Refuse(answer) => assert_eq!((answer[3] & 0xf, answer[answer.len() - 6]), (0, 1), "BADVERS is 16: 0 in the header, 1 in OPT"),
+            Parsed::Refuse(answer) => assert_eq!(
+                (answer[3] & 0xf, answer[answer.len() - 6]),
+                (0, 1),
+                "BADVERS is 16: 0 in the header, 1 in OPT"
+            ),
             other => panic!("{other:?}"),
         }
     }
@@ -437,7 +508,12 @@ mod tests {
             };
             if let Parsed::Query(query) = parse(&packet) {
                 queries += 1;
-                assert!(query.answer(Code::NoSuchName, &[], query.udp_bytes_max()).len() <= EDNS_UDP_BYTES_MAX);
+                assert!(
+                    query
+                        .answer(Code::NoSuchName, &[], query.udp_bytes_max())
+                        .len()
+                        <= EDNS_UDP_BYTES_MAX
+                );
                 query.accept(&packet, query.id);
                 query.reverse_address();
             }
@@ -454,8 +530,17 @@ mod tests {
 
     #[test]
     fn reverse_names_give_the_address() {
-        for (name, address) in [("3.1.0.10.in-addr.arpa", Some(Ipv4Addr::new(10, 0, 1, 3))), ("1.0.10.in-addr.arpa", None), ("web", None), ("x.3.1.0.10.in-addr.arpa", None)] {
-            assert_eq!(read(&question(name, TYPE_PTR, None)).reverse_address(), address, "{name}");
+        for (name, address) in [
+            ("3.1.0.10.in-addr.arpa", Some(Ipv4Addr::new(10, 0, 1, 3))),
+            ("1.0.10.in-addr.arpa", None),
+            ("web", None),
+            ("x.3.1.0.10.in-addr.arpa", None),
+        ] {
+            assert_eq!(
+                read(&question(name, TYPE_PTR, None)).reverse_address(),
+                address,
+                "{name}"
+            );
         }
     }
 

@@ -35,7 +35,10 @@ impl Poll {
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers.
         let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        Ok(Self { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] })
+        Ok(Self {
+            epoll,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX],
+        })
     }
 
     pub fn add(&self, socket: &impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
@@ -49,32 +52,72 @@ impl Poll {
     /// Waits until a socket is ready or the time is over; None waits for ever.
     pub fn wait(&mut self, time: Option<Duration>) -> io::Result<Vec<Ready>> {
         // Rounded up: a wait that ends just before its deadline would spin.
-        let milliseconds = time.map_or(-1, |time| i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        let milliseconds = time.map_or(-1, |time| {
+            i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
         // SAFETY: the buffer is writable for EVENTS_MAX events.
-        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), EVENTS_MAX as i32, milliseconds) };
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                EVENTS_MAX as i32,
+                milliseconds,
+            )
+        };
         if count < 0 {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(Vec::new()) } else { Err(error) };
+            return if error.kind() == io::ErrorKind::Interrupted {
+                Ok(Vec::new())
+            } else {
+                Err(error)
+            };
         }
         let failed = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         let ready = |event: &libc::epoll_event| {
             let flags = event.events;
-            Ready { token: event.u64, read: flags & (libc::EPOLLIN as u32 | failed) != 0, write: flags & (libc::EPOLLOUT as u32 | failed) != 0 }
+            Ready {
+                token: event.u64,
+                read: flags & (libc::EPOLLIN as u32 | failed) != 0,
+                write: flags & (libc::EPOLLOUT as u32 | failed) != 0,
+            }
         };
-        Ok(self.events[..usize::try_from(count).unwrap_or(0)].iter().map(ready).collect())
+        Ok(self.events[..usize::try_from(count).unwrap_or(0)]
+            .iter()
+            .map(ready)
+            .collect())
     }
 
-    fn control(&self, operation: i32, socket: &impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+    fn control(
+        &self,
+        operation: i32,
+        socket: &impl AsFd,
+        token: u64,
+        interest: Interest,
+    ) -> io::Result<()> {
         let flags = match interest {
             Interest::Read => libc::EPOLLIN,
             Interest::Write => libc::EPOLLOUT,
             Interest::Both => libc::EPOLLIN | libc::EPOLLOUT,
             Interest::Failure => 0,
         };
-        let mut event = libc::epoll_event { events: flags as u32, u64: token };
+        let mut event = libc::epoll_event {
+            events: flags as u32,
+            u64: token,
+        };
         // SAFETY: the event lives over the call; the kernel copies it.
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, socket.as_fd().as_raw_fd(), &raw mut event) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let result = unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                operation,
+                socket.as_fd().as_raw_fd(),
+                &raw mut event,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -86,7 +129,10 @@ pub struct Waker {
 impl Waker {
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers.
-        Ok(Self { event: owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })? })
+        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        Ok(Self {
+            event: owned(event)?,
+        })
     }
 
     pub fn wake(&self) {
@@ -98,7 +144,13 @@ impl Waker {
     pub fn clear(&self) {
         let mut count = [0u8; 8];
         // SAFETY: pointer and length are of the same array. It fails only when nobody has woken, which is as good.
-        unsafe { libc::read(self.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe {
+            libc::read(
+                self.event.as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
     }
 }
 

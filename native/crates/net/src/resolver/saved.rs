@@ -31,8 +31,13 @@ struct Read {
 
 impl Saved {
     pub fn new(directory: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        Ok(Self { directory: directory.to_owned() })
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
     }
 
     /// The saved tables. A file that cannot be understood is set aside and told on stderr: what it held is sent again by the agent.
@@ -40,7 +45,9 @@ impl Saved {
         let path = self.directory.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Directory::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Directory::default());
+            }
             Err(error) => return Err(error),
         };
         match decode(&bytes) {
@@ -48,7 +55,11 @@ impl Saved {
             Err(why) => {
                 let aside = self.directory.join(format!("{FILE}.unreadable"));
                 fs::rename(&path, &aside)?;
-                eprintln!("shoal-core: resolver: {} is unreadable ({why}); it is now {} and names come back with the agent", path.display(), aside.display());
+                eprintln!(
+                    "shoal-core: resolver: {} is unreadable ({why}); it is now {} and names come back with the agent",
+                    path.display(),
+                    aside.display()
+                );
                 Ok(Directory::default())
             }
         }
@@ -56,7 +67,11 @@ impl Saved {
 
     /// The tables as bytes.
     pub fn encode(directory: &Directory) -> Vec<u8> {
-        let written = Written { version: VERSION, zones: directory.zones().collect(), clients: directory.clients().collect() };
+        let written = Written {
+            version: VERSION,
+            zones: directory.zones().collect(),
+            clients: directory.clients().collect(),
+        };
         serde_json::to_vec(&written).expect("tables are strings and numbers")
     }
 

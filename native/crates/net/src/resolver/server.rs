@@ -31,8 +31,14 @@ const WAKE_TOKEN: u64 = 0;
 /// What the managing side asks of the thread.
 pub enum Command {
     /// Answers on these sockets for a container, in place of any that it had.
-    Open { container: String, udp: UdpSocket, tcp: TcpListener },
-    Close { container: String },
+    Open {
+        container: String,
+        udp: UdpSocket,
+        tcp: TcpListener,
+    },
+    Close {
+        container: String,
+    },
     Stop,
 }
 
@@ -60,13 +66,21 @@ impl Server {
             ended: Vec::new(),
         };
         let of_thread = Arc::clone(&waker);
-        let thread = thread::Builder::new().name("resolver".into()).spawn(move || turn.run(&mut poll, &received, &of_thread))?;
-        Ok(Self { commands: Mutex::new(commands), waker, thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || turn.run(&mut poll, &received, &of_thread))?;
+        Ok(Self {
+            commands: Mutex::new(commands),
+            waker,
+            thread: Some(thread),
+        })
     }
 
     /// Hands a command over; it is carried out soon.
     pub fn tell(&self, command: Command) {
-        lock(&self.commands).send(command).expect("the thread ends only after this is dropped");
+        lock(&self.commands)
+            .send(command)
+            .expect("the thread ends only after this is dropped");
         self.waker.wake();
     }
 }
@@ -82,8 +96,14 @@ impl Drop for Server {
 
 /// What a token stands for.
 enum Source {
-    Datagrams { container: String, socket: UdpSocket },
-    Listener { container: String, listener: TcpListener },
+    Datagrams {
+        container: String,
+        socket: UdpSocket,
+    },
+    Listener {
+        container: String,
+        listener: TcpListener,
+    },
     Connection(Connection),
     Asked(Box<Asked>),
 }
@@ -124,14 +144,23 @@ impl Turn {
     fn run(&mut self, poll: &mut Poll, commands: &Receiver<Command>, waker: &Waker) {
         loop {
             let now = Instant::now();
-            let time = self.deadlines.first().map(|(deadline, _)| deadline.saturating_duration_since(now));
-            let ready = poll.wait(time).expect("the set of sockets is ours and open");
+            let time = self
+                .deadlines
+                .first()
+                .map(|(deadline, _)| deadline.saturating_duration_since(now));
+            let ready = poll
+                .wait(time)
+                .expect("the set of sockets is ours and open");
             for event in ready {
                 if event.token == WAKE_TOKEN {
                     waker.clear();
                     for command in commands.try_iter() {
                         match command {
-                            Command::Open { container, udp, tcp } => self.open(poll, &container, udp, tcp),
+                            Command::Open {
+                                container,
+                                udp,
+                                tcp,
+                            } => self.open(poll, &container, udp, tcp),
                             Command::Close { container } => self.close(&container),
                             Command::Stop => return,
                         }
@@ -147,24 +176,44 @@ impl Turn {
 
     fn open(&mut self, poll: &Poll, container: &str, udp: UdpSocket, tcp: TcpListener) {
         self.close(container);
-        for source in [Source::Datagrams { container: container.to_owned(), socket: udp }, Source::Listener { container: container.to_owned(), listener: tcp }] {
+        for source in [
+            Source::Datagrams {
+                container: container.to_owned(),
+                socket: udp,
+            },
+            Source::Listener {
+                container: container.to_owned(),
+                listener: tcp,
+            },
+        ] {
             if self.insert(poll, source, Interest::Read, None).is_none() {
-                eprintln!("shoal-core: resolver: cannot wait for container {container}: out of memory for the set of sockets");
+                eprintln!(
+                    "shoal-core: resolver: cannot wait for container {container}: out of memory for the set of sockets"
+                );
             }
         }
     }
 
     fn close(&mut self, container: &str) {
         self.sources.retain(|_, source| match source {
-            Source::Datagrams { container: of, .. } | Source::Listener { container: of, .. } => of != container,
+            Source::Datagrams { container: of, .. } | Source::Listener { container: of, .. } => {
+                of != container
+            }
             Source::Connection(connection) => connection.container != container,
             Source::Asked(asked) => asked.pending.container != container,
         });
         let sources = &self.sources;
-        self.deadlines.retain(|(_, token)| sources.contains_key(token));
+        self.deadlines
+            .retain(|(_, token)| sources.contains_key(token));
     }
 
-    fn insert(&mut self, poll: &Poll, source: Source, interest: Interest, deadline: Option<Instant>) -> Option<u64> {
+    fn insert(
+        &mut self,
+        poll: &Poll,
+        source: Source,
+        interest: Interest,
+        deadline: Option<Instant>,
+    ) -> Option<u64> {
         let token = self.next_token;
         let added = match &source {
             Source::Datagrams { socket, .. } => poll.add(socket, token, interest),
@@ -174,7 +223,8 @@ impl Turn {
         };
         added.ok()?;
         self.next_token += 1;
-        self.deadlines.extend(deadline.map(|deadline| (deadline, token)));
+        self.deadlines
+            .extend(deadline.map(|deadline| (deadline, token)));
         self.sources.insert(token, source);
         Some(token)
     }
@@ -190,9 +240,15 @@ impl Turn {
                 self.datagrams(poll, event.token, &container, &socket);
                 Some(Source::Datagrams { container, socket })
             }
-            Source::Listener { container, listener } => {
+            Source::Listener {
+                container,
+                listener,
+            } => {
                 self.accept(poll, &container, &listener);
-                Some(Source::Listener { container, listener })
+                Some(Source::Listener {
+                    container,
+                    listener,
+                })
             }
             Source::Connection(mut connection) => {
                 let before = connection.deadline;
@@ -216,7 +272,15 @@ impl Turn {
             let mut buffer = std::mem::take(&mut self.buffer);
             let received = socket.recv_from(&mut buffer);
             if let Ok((length, peer)) = received
-                && let Reply::Now(bytes) = self.reply(poll, container, &buffer[..length], ReplyTo::Datagram { socket: token, peer })
+                && let Reply::Now(bytes) = self.reply(
+                    poll,
+                    container,
+                    &buffer[..length],
+                    ReplyTo::Datagram {
+                        socket: token,
+                        peer,
+                    },
+                )
             {
                 // A datagram that cannot be sent is a lost one: the client asks again.
                 let _lost = socket.send_to(&bytes, peer);
@@ -270,7 +334,12 @@ impl Turn {
         let (reply_to, answer) = (pending.reply_to, failed(&pending.query));
         let asked = pending.ask(Instant::now()).and_then(|asked| {
             let (interest, deadline) = (asked.interest(), asked.deadline);
-            self.insert(poll, Source::Asked(Box::new(asked)), interest, Some(deadline))
+            self.insert(
+                poll,
+                Source::Asked(Box::new(asked)),
+                interest,
+                Some(deadline),
+            )
         });
         if asked.is_none() {
             self.ended.push((reply_to, answer));
@@ -336,12 +405,31 @@ impl Turn {
                 return;
             };
             // Over the limit it is closed at once, which the client sees; not accepting it would wake us for ever.
-            if all >= CONNECTIONS_MAX || own >= CONNECTIONS_OF_ONE_MAX || stream.set_nonblocking(true).is_err() {
+            if all >= CONNECTIONS_MAX
+                || own >= CONNECTIONS_OF_ONE_MAX
+                || stream.set_nonblocking(true).is_err()
+            {
                 continue;
             }
             let deadline = Instant::now() + CONNECTION_IDLE_MAX;
-            let connection = Connection { container: container.to_owned(), stream, input: Vec::new(), output: Vec::new(), waiting: 0, finished: false, deadline };
-            if self.insert(poll, Source::Connection(connection), Interest::Read, Some(deadline)).is_some() {
+            let connection = Connection {
+                container: container.to_owned(),
+                stream,
+                input: Vec::new(),
+                output: Vec::new(),
+                waiting: 0,
+                finished: false,
+                deadline,
+            };
+            if self
+                .insert(
+                    poll,
+                    Source::Connection(connection),
+                    Interest::Read,
+                    Some(deadline),
+                )
+                .is_some()
+            {
                 all += 1;
                 own += 1;
             }
@@ -361,18 +449,29 @@ impl Turn {
                     connection.input.extend_from_slice(&self.buffer[..count]);
                     connection.deadline = Instant::now() + CONNECTION_IDLE_MAX;
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(_) => return false,
             }
         }
         while let Some(packet) = unframed(&connection.input).map(<[u8]>::to_vec) {
             connection.input.drain(..2 + packet.len());
-            match self.reply(poll, &connection.container, &packet, ReplyTo::Connection { token: event.token }) {
+            match self.reply(
+                poll,
+                &connection.container,
+                &packet,
+                ReplyTo::Connection { token: event.token },
+            ) {
                 Reply::Now(answer) => connection.output.extend(framed(&answer)),
                 Reply::Later => connection.waiting += 1,
                 Reply::Never => return false,
             }
-            if connection.output.len() > OUTPUT_BYTES_MAX || connection.waiting > OUTSTANDING_OF_ONE_MAX {
+            if connection.output.len() > OUTPUT_BYTES_MAX
+                || connection.waiting > OUTSTANDING_OF_ONE_MAX
+            {
                 return false;
             }
         }
@@ -382,7 +481,12 @@ impl Turn {
     /// Moves questions whose server took too long to the next, and closes idle connections.
     fn expire(&mut self, poll: &Poll) {
         let now = Instant::now();
-        while let Some((deadline, token)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        while let Some((deadline, token)) = self
+            .deadlines
+            .first()
+            .copied()
+            .filter(|(deadline, _)| *deadline <= now)
+        {
             self.deadlines.remove(&(deadline, token));
             if let Some(Source::Asked(asked)) = self.sources.remove(&token) {
                 self.ask(poll, asked.pending);

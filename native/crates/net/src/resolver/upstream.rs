@@ -38,7 +38,11 @@ pub struct Asked {
 
 enum Socket {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, output: Vec<u8>, input: Vec<u8> },
+    Tcp {
+        stream: TcpStream,
+        output: Vec<u8>,
+        input: Vec<u8>,
+    },
 }
 
 /// What came of looking at a socket that is ready.
@@ -51,16 +55,34 @@ pub enum Progress {
 }
 
 impl Pending {
-    pub fn new(container: String, query: Query, packet: &[u8], reply_to: ReplyTo, servers: Vec<SocketAddrV4>) -> Self {
+    pub fn new(
+        container: String,
+        query: Query,
+        packet: &[u8],
+        reply_to: ReplyTo,
+        servers: Vec<SocketAddrV4>,
+    ) -> Self {
         let time_each = ANSWER_TIME_MAX / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
-        Self { container, query, reply_to, packet: packet.to_vec(), servers: servers.into_iter(), time_each }
+        Self {
+            container,
+            query,
+            reply_to,
+            packet: packet.to_vec(),
+            servers: servers.into_iter(),
+            time_each,
+        }
     }
 
     /// Asks the next server that can be sent to; None when no server is left.
     pub fn ask(mut self, now: Instant) -> Option<Asked> {
         while let Some(server) = self.servers.next() {
             if let Ok((id, socket)) = self.send(server) {
-                return Some(Asked { deadline: now + self.time_each, pending: self, id, socket });
+                return Some(Asked {
+                    deadline: now + self.time_each,
+                    pending: self,
+                    id,
+                    socket,
+                });
             }
         }
         None
@@ -75,7 +97,11 @@ impl Pending {
                 socket.send(&message)?;
                 Socket::Udp(socket)
             }
-            ReplyTo::Connection { .. } => Socket::Tcp { stream: sockets::tcp_to(server)?, output: framed(&message), input: Vec::new() },
+            ReplyTo::Connection { .. } => Socket::Tcp {
+                stream: sockets::tcp_to(server)?,
+                output: framed(&message),
+                input: Vec::new(),
+            },
         };
         Ok((id, socket))
     }
@@ -94,7 +120,12 @@ impl Asked {
         match self.try_advance(buffer) {
             Ok(Some(answer)) => Progress::Answer(answer),
             Ok(None) => Progress::Wait,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::Interrupted => Progress::Wait,
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    || error.kind() == io::ErrorKind::Interrupted =>
+            {
+                Progress::Wait
+            }
             Err(_) => Progress::Failed,
         }
     }
@@ -106,7 +137,11 @@ impl Asked {
                 // One that does not match is a forgery or an echo; the true one may follow.
                 Ok(self.pending.query.accept(&buffer[..got], self.id))
             }
-            Socket::Tcp { stream, output, input } => {
+            Socket::Tcp {
+                stream,
+                output,
+                input,
+            } => {
                 while !output.is_empty() {
                     let sent = stream.write(output)?;
                     output.drain(..sent);
@@ -117,7 +152,12 @@ impl Asked {
                 let got = stream.read(buffer)?;
                 input.extend_from_slice(&buffer[..got]);
                 match unframed(input) {
-                    Some(message) => self.pending.query.accept(message, self.id).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+                    Some(message) => self
+                        .pending
+                        .query
+                        .accept(message, self.id)
+                        .map(Some)
+                        .ok_or_else(|| io::ErrorKind::InvalidData.into()),
                     None if got == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
                     None => Ok(None),
                 }

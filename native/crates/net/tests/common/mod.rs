@@ -23,7 +23,8 @@ pub struct World {
 pub fn can_run(test: &str) -> bool {
     // SAFETY: no pointers.
     let root = unsafe { libc::geteuid() } == 0;
-    let tools = Command::new("ip").arg("-V").output().is_ok() && Path::new("/usr/bin/busybox").exists();
+    let tools =
+        Command::new("ip").arg("-V").output().is_ok() && Path::new("/usr/bin/busybox").exists();
     if !root || !tools {
         eprintln!("\n!!! SKIPPED {test}: it needs root, iproute2 and /usr/bin/busybox !!!\n");
     }
@@ -32,10 +33,18 @@ pub fn can_run(test: &str) -> bool {
 
 impl World {
     pub fn new() -> Self {
-        let prefix = format!("shnt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!(
+            "shnt-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir_all(&directory).unwrap();
-        Self { prefix, namespaces: Vec::new(), directory }
+        Self {
+            prefix,
+            namespaces: Vec::new(),
+            directory,
+        }
     }
 
     /// Adds a namespace and gives its file.
@@ -50,7 +59,13 @@ impl World {
     pub fn two_hosts(&mut self) -> (PathBuf, PathBuf) {
         let hosts = (self.namespace("h1"), self.namespace("h2"));
         let (one, two) = (format!("{}-h1", self.prefix), format!("{}-h2", self.prefix));
-        run("ip", &["-n", &one, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &two]);
+        run(
+            "ip",
+            &[
+                "-n", &one, "link", "add", "cable", "type", "veth", "peer", "name", "cable",
+                "netns", &two,
+            ],
+        );
         for (host, address) in [(&one, "10.77.0.1/24"), (&two, "10.77.0.2/24")] {
             run("ip", &["-n", host, "addr", "add", address, "dev", "cable"]);
             run("ip", &["-n", host, "link", "set", "cable", "up"]);
@@ -73,7 +88,10 @@ impl World {
         let config = NetConfig {
             netns_dir: self.directory(&format!("{name}-netns")),
             state_dir: self.directory(&format!("{name}-state")),
-            container_netns: Box::new(move |id| Some(Path::new("/run/netns").join(format!("{prefix}-{id}"))).filter(|path| path.exists())),
+            container_netns: Box::new(move |id| {
+                Some(Path::new("/run/netns").join(format!("{prefix}-{id}")))
+                    .filter(|path| path.exists())
+            }),
         };
         inside(host, || NetHandler::new(config).map_err(io::Error::other))
     }
@@ -81,7 +99,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if entry.file_name().to_string_lossy().ends_with("-netns") {
                 for pin in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                     let _ = Command::new("umount").arg("-l").arg(pin.path()).output();
@@ -90,7 +112,9 @@ impl Drop for World {
             }
         }
         for namespace in &self.namespaces {
-            let _ = Command::new("ip").args(["netns", "del", namespace]).output();
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .output();
         }
         fs::remove_dir_all(&self.directory).expect("a test removes what it made");
     }
@@ -103,18 +127,26 @@ pub fn inside<T: Send>(path: &Path, visit: impl FnOnce() -> io::Result<T> + Send
 
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs busybox inside a namespace.
 pub fn busybox(path: &Path, arguments: &[&str]) -> Output {
-    inside(path, || Command::new("/usr/bin/busybox").args(arguments).output())
+    inside(path, || {
+        Command::new("/usr/bin/busybox").args(arguments).output()
+    })
 }
 
 /// Whether one ping is answered.
 pub fn pings(from: &Path, to: &str, payload: &str) -> bool {
-    busybox(from, &["ping", "-c", "1", "-W", "2", "-s", payload, to]).status.success()
+    busybox(from, &["ping", "-c", "1", "-W", "2", "-s", payload, to])
+        .status
+        .success()
 }
 
 /// Applies operations and gives the failures.
