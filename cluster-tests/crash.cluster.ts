@@ -22,7 +22,7 @@ beforeAll(async () => {
 }, 180_000);
 afterAll(async () => {
   await swarm?.destroy();
-  expect(leaked(before, await holdings())).toEqual([]);
+  expect(leaked(before, await holdings(), swarm.marks)).toEqual([]);
 }, 180_000);
 
 /** Pids, as this box numbers them, of a machine's daemon or core: found by their state's folder. */

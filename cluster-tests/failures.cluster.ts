@@ -14,7 +14,7 @@ beforeAll(async () => {
 }, 180_000);
 afterAll(async () => {
   await swarm?.destroy();
-  expect(leaked(before, await holdings())).toEqual([]);
+  expect(leaked(before, await holdings(), swarm.marks)).toEqual([]);
 }, 180_000);
 
 const create = ["service", "create", "-d", "--no-resolve-image", "--restart-delay", "200ms"];

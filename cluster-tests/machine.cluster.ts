@@ -1,11 +1,16 @@
 /** Real netns machines: the driver's suite, and the provisioner's promises seen from outside. Needs root; stand-ins for init and shoald. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { HttpEngineApi } from "../src/cli/machine-api.ts";
+import { createCluster, listClusters, removeCluster } from "../src/machine/cluster.ts";
 import { driverChecks } from "../src/machine/driver-suite.ts";
 import { NetnsDriver } from "../src/machine/netns/driver.ts";
+import { exitCode } from "../src/machine/process.ts";
+import { AlreadyInState, type CreateRequest, Machines } from "../src/machine/provision.ts";
 import type { MachineRecord } from "../src/machine/record.ts";
+import { scp } from "../src/machine/scp.ts";
 import { MachineStore } from "../src/machine/store.ts";
 import { type StandIn, writeStandIn } from "./support/stand-in.ts";
 
@@ -38,6 +43,146 @@ describe.skipIf(!isRoot)("netns driver (skipped without root)", () => {
       expect(traces(store.hash)).toEqual([]);
       expect(before).toEqual([]);
     });
+  }
+});
+
+describe.skipIf(!isRoot)("machines (skipped without root)", () => {
+  let store: MachineStore;
+  let machines: Machines;
+  const quiet = { keepOnFailure: false, progress: () => {} };
+
+  beforeEach(() => {
+    store = new MachineStore(join(directory, "machines"));
+    machines = new Machines({
+      store,
+      drivers: [new NetnsDriver(store, standIn)],
+      api: new HttpEngineApi(),
+    });
+  });
+  afterEach(async () => {
+    for (const name of await store.names()) await machines.remove(name, true);
+    expect(traces(store.hash)).toEqual([]);
+    expect(await store.network()).toBeNull();
+  });
+
+  it("two machines reach each other, run programs, take copies, and come back after a power cut", async () => {
+    await machines.create(request("a"), quiet);
+    await machines.create(
+      { ...request("b"), address: "10.77.0.9", swarm: { kind: "init" } },
+      quiet,
+    );
+    const [a, b] = [await store.get("a"), await store.get("b")];
+    expect([a.address, b.address]).toEqual(["10.77.0.2", "10.77.0.9"]);
+    expect(a.step).toBeNull();
+
+    const script = `const s = require("node:net").createServer((c) => c.end("from-b")).listen(7000, () => console.log("listens"));`;
+    const server = machines
+      .driver("netns")
+      .spawn(b, ["node", "-e", script], { stdio: ["ignore", "pipe", "inherit"], tty: false });
+    await new Promise((resolve) => server.stdout?.once("data", resolve));
+    const client = `require("node:net").connect(7000, "10.77.0.9").on("data", (d) => process.stdout.write(d))`;
+    expect(await outputOf(a, ["node", "-e", client])).toBe("from-b");
+
+    const file = join(directory, "copied.txt");
+    writeFileSync(file, "hello\n", { mode: 0o640 });
+    await scp(machines, { machine: null, path: file }, { machine: "a", path: "/run/x" }, false);
+    await scp(machines, { machine: "a", path: "/run/x" }, { machine: "b", path: "/run" }, false);
+    expect(await outputOf(b, ["sh", "-c", "cat /run/x; stat -c %a /run/x"])).toBe("hello\n640\n");
+    await scp(
+      machines,
+      { machine: null, path: join(directory, "machines") },
+      { machine: "b", path: "/run/tree" },
+      true,
+    );
+    expect(await outputOf(b, ["test", "-f", "/run/tree/machines/a/machine.json"])).toBe("");
+    await expect(
+      scp(machines, { machine: "b", path: "/nowhere" }, { machine: null, path: file }, false),
+    ).rejects.toThrow("/nowhere");
+
+    await expect(machines.start("a")).rejects.toBeInstanceOf(AlreadyInState);
+    await machines.kill("b");
+    expect(await machines.state("b")).toBe("Stopped");
+    await machines.start("b");
+    expect((await machines.view(await store.get("b"))).swarm).toBe("manager");
+    expect(await outputOf(b, ["test", "!", "-e", "/run/x"])).toBe("");
+    await machines.restart("a");
+    await machines.stop("a");
+    await expect(machines.stop("a")).rejects.toBeInstanceOf(AlreadyInState);
+  });
+
+  it("a daemon that died is started again by provision", async () => {
+    await machines.create(request("a"), quiet);
+    const driver = machines.driver("netns");
+    const record = await store.get("a");
+    const pid = await driver.daemonPid(record);
+    expect(pid).not.toBeNull();
+    process.kill(pid ?? 0, "SIGKILL");
+    await expect.poll(() => driver.daemonPid(record)).toBeNull();
+    await machines.provision("a");
+    expect(await driver.daemonPid(record)).not.toBeNull();
+  });
+
+  it("a create that failed says so, holds nothing that runs, and can be resumed", async () => {
+    const failing = { ...request("a"), daemonEnvironment: ["STAND_IN_FAILS=1"] };
+    await expect(machines.create(failing, quiet)).rejects.toThrow("step ready");
+    expect(await machines.state("a")).toBe("Error");
+    const record = await store.get("a");
+    expect(record.step).toBe("ready");
+    expect(await machines.driver("netns").state(record)).toBe("Stopped");
+    await expect(machines.create(request("a"), quiet)).rejects.toThrow("already exists");
+    await store.save({ ...record, daemonEnvironment: [] });
+    await machines.resume("a", quiet);
+    expect(await machines.state("a")).toBe("Running");
+  });
+
+  it("a cluster is made, found again half made, listed and removed", async () => {
+    const lines: string[] = [];
+    const wanted = {
+      name: "c",
+      driver: "netns",
+      managers: 2,
+      workers: 1,
+      subnet: null,
+      images: [],
+      daemonArguments: [],
+      daemonEnvironment: [],
+    };
+    const options = { keepOnFailure: false, say: (line: string) => void lines.push(line) };
+    await createCluster(machines, wanted, options);
+    expect(lines).toHaveLength(6);
+    await machines.remove("c-w1", false);
+    await machines.kill("c-m2");
+    await createCluster(machines, wanted, options);
+    expect(await listClusters(machines)).toEqual([
+      { name: "c", managers: ["c-m1", "c-m2"], workers: ["c-w1"], running: 3 },
+    ]);
+    const records = await store.list();
+    expect(records.map((record) => record.swarm)).toEqual([null, null, null]);
+    await removeCluster(machines, "c", false);
+    await expect(removeCluster(machines, "c", false)).rejects.toThrow("does not exist");
+  });
+
+  function request(name: string): CreateRequest {
+    return {
+      name,
+      driver: "netns",
+      address: null,
+      subnet: null,
+      swarm: null,
+      cluster: null,
+      role: null,
+      daemonArguments: [],
+      daemonEnvironment: [],
+    };
+  }
+  async function outputOf(machine: MachineRecord, argv: readonly string[]): Promise<string> {
+    const child = machines
+      .driver("netns")
+      .spawn(machine, argv, { stdio: ["ignore", "pipe", "inherit"], tty: false });
+    const pieces: Buffer[] = [];
+    child.stdout?.on("data", (piece: Buffer) => pieces.push(piece));
+    expect(await exitCode(child)).toBe(0);
+    return Buffer.concat(pieces).toString("utf8");
   }
 });
 

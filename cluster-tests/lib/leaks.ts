@@ -11,7 +11,7 @@ export interface Holdings {
   readonly processes: ReadonlySet<string>;
 }
 
-/** Everything of ours that is there now. */
+/** Everything of ours that is there now; of other clusters on this box too. */
 export async function holdings(): Promise<Holdings> {
   const netns = await readdir("/run/netns").catch(() => [] as string[]);
   const mounts = (await readFile("/proc/self/mountinfo", "utf8"))
@@ -24,9 +24,16 @@ export async function holdings(): Promise<Holdings> {
   const cgroups: string[] = [];
   for (const hierarchy of await readdir("/sys/fs/cgroup").catch(() => [] as string[])) {
     const folders = await readdir(join("/sys/fs/cgroup", hierarchy)).catch(() => [] as string[]);
-    cgroups.push(
-      ...folders.filter((name) => name.startsWith("shoal")).map((name) => `${hierarchy}/${name}`),
-    );
+    for (const folder of folders.filter((name) => name.startsWith("shoal"))) {
+      cgroups.push(`${hierarchy}/${folder}`);
+      const path = join("/sys/fs/cgroup", hierarchy, folder);
+      const below = await readdir(path, { withFileTypes: true }).catch(() => []);
+      cgroups.push(
+        ...below
+          .filter((one) => one.isDirectory())
+          .map((one) => `${hierarchy}/${folder}/${one.name}`),
+      );
+    }
   }
   const processes: string[] = [];
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
@@ -44,9 +51,18 @@ export async function holdings(): Promise<Holdings> {
   };
 }
 
-/** What is in `now` and was not in `before`, in words; empty when nothing leaked. */
-export function leaked(before: Holdings, now: Holdings): readonly string[] {
+/**
+ * What is in `now` and was not in `before`, in words; empty when nothing leaked. With marks, only what carries one of
+ * them: other clusters may come and go on this box meanwhile.
+ */
+export function leaked(
+  before: Holdings,
+  now: Holdings,
+  marks: readonly string[] = [""],
+): readonly string[] {
   return (["namespaces", "mounts", "links", "cgroups", "processes"] as const).flatMap((kind) =>
-    [...now[kind]].filter((item) => !before[kind].has(item)).map((item) => `${kind}: ${item}`),
+    [...now[kind]]
+      .filter((item) => !before[kind].has(item) && marks.some((mark) => item.includes(mark)))
+      .map((item) => `${kind}: ${item}`),
   );
 }

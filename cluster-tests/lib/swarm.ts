@@ -3,6 +3,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { join } from "node:path";
+import { MachineStore } from "../../src/machine/store.ts";
 import { checkout, must, type Outcome, run, until } from "./command.ts";
 
 export interface ApiTask {
@@ -68,20 +69,21 @@ export class Swarm {
     return swarm;
   }
 
+  /** What the names of this swarm's namespaces, cgroups and processes carry. */
+  get marks(): readonly string[] {
+    return [this.storage, new MachineStore(this.storage).hash];
+  }
+
   get machines(): readonly string[] {
     return [...this.managers, ...this.workers];
   }
 
   /** `shoal machine …`, which must succeed. */
   async machine(...args: string[]): Promise<string> {
-    return await must(
-      join(checkout, "bin/shoal"),
-      ["machine", ...args],
-      {
-        env: { MACHINE_STORAGE_PATH: this.storage },
-        timeoutMs: 120_000,
-      },
-    );
+    return await must(join(checkout, "bin/shoal"), ["machine", ...args], {
+      env: { MACHINE_STORAGE_PATH: this.storage },
+      timeoutMs: 120_000,
+    });
   }
 
   socket(machine: string): string {
@@ -187,7 +189,10 @@ export class Swarm {
     const { out } = await run(shoal, ["machine", "ls", "-q"], { env });
     const names = out.split("\n").filter(Boolean);
     if (names.length > 0) {
-      const removal = await run(shoal, ["machine", "rm", "-f", ...names], { env, timeoutMs: 120_000 });
+      const removal = await run(shoal, ["machine", "rm", "-f", ...names], {
+        env,
+        timeoutMs: 120_000,
+      });
       if (removal.code !== 0)
         throw new Error(`machines were left behind: ${removal.out}${removal.err}`);
     }

@@ -3,14 +3,15 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** As `shoal-core init --keep -- CMD`: stays after CMD ended; passes SIGTERM on to it and ends when it has ended. */
-const initScript = `#!/usr/bin/env node
-const { spawn } = require("node:child_process");
-const argv = process.argv.slice(process.argv.indexOf("--") + 1);
-let child = spawn(argv[0], argv.slice(1), { stdio: "inherit" });
-let stopping = false;
-child.on("exit", () => { child = null; if (stopping) process.exit(0); });
-process.on("SIGTERM", () => { stopping = true; if (child !== null) child.kill("SIGTERM"); else process.exit(0); });
-setInterval(() => {}, 1 << 30);
+const initScript = `#!/bin/sh
+while [ "$1" != "--" ]; do shift; done
+shift
+stop=0
+trap 'stop=1; kill -TERM $child 2>/dev/null' TERM
+"$@" &
+child=$!
+while kill -0 $child 2>/dev/null; do wait $child; done
+while [ $stop = 0 ]; do sleep 1000 & wait $!; done
 `;
 
 /** As shoald: serves the few requests of the provisioner on the socket after -H, keeps its swarm under --data-root. */
@@ -48,7 +49,7 @@ export interface StandIn {
 
 /** Writes both programs into a directory and says how to run them. */
 export function writeStandIn(directory: string): StandIn {
-  const init = join(directory, "init.cjs");
+  const init = join(directory, "init.sh");
   const daemon = join(directory, "daemon.cjs");
   writeFileSync(init, initScript);
   writeFileSync(daemon, daemonScript);

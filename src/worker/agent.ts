@@ -9,7 +9,7 @@ import type { TaskStatus } from "../model/task.ts";
 import { type AssignedTask, sessionVersion, type ToAgent } from "../wire/session.ts";
 import { type Held, heldFrom, type Taken, takeAll, takeDiff } from "./assignments.ts";
 import type { Executor } from "./executor.ts";
-import { describeMs, startsAtOnceMax } from "./limits.ts";
+import { describeMs, leaveNetworksMs, startsAtOnceMax } from "./limits.ts";
 import type { Networks } from "./networks.ts";
 import { type AgentChannel, type GoodbyeReason, Session } from "./session.ts";
 import { StatusReports } from "./status-reports.ts";
@@ -163,7 +163,7 @@ class WorkerAgent implements Agent {
       await left;
     }
     this.#reports.stop();
-    this.#assignNetworks({ revision: 0, tasks: new Map(), networks: new Map(), peers: new Map() });
+    await this.#leaveNetworks();
     await this.#writes;
   }
 
@@ -292,6 +292,24 @@ class WorkerAgent implements Agent {
     const description = this.#description;
     if (description === null) throw new Error("the agent is started before it describes its node");
     return description;
+  }
+
+  /** Resolves when the kernel has none of our networks left, or after a bounded wait. */
+  async #leaveNetworks(): Promise<void> {
+    const { clock, networks } = this.#options;
+    await new Promise<void>((resolve) => {
+      const cancel = clock.wakeAt(after(clock.now(), leaveNetworksMs), resolve);
+      networks.onApplied(() => {
+        cancel();
+        resolve();
+      });
+      this.#assignNetworks({
+        revision: 0,
+        tasks: new Map(),
+        networks: new Map(),
+        peers: new Map(),
+      });
+    });
   }
 
   #describeLater(): void {

@@ -26,3 +26,5 @@ export const describeMs = 20_000;
 export const networkReconcileMs = 60_000;
 /** Operations in one call to the core. */
 export const networkOpsMax = 20_000;
+/** How long leaving the swarm waits for the kernel's networks to be gone; the next start removes what is left. */
+export const leaveNetworksMs = 3_000;

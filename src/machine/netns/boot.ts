@@ -6,11 +6,15 @@
  */
 import { readFileSync } from "node:fs";
 
+const sighup = 1;
+const sigterm = 15;
+
 /** Writes its pid into every file before `--`, then becomes the program after it. Arguments: FILE… -- PROGRAM ARG…. */
 export const joinCgroupsScript = `while [ "$1" != "--" ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec "$@"`;
 
 /**
  * What pid 1 of a machine does before it becomes the init program. Arguments: name, identity file, run directory, PROGRAM ARG….
+ * It says who it is when all is made; what fails before is found by its cgroup.
  *
  * Namespaces that others have pinned under /run/netns came along as copies of mounts: they are let go, or they could not be freed
  * while this machine lives. /run and /dev/shm are its own; /run/shoal is a directory of the machine's state, which is on a real
@@ -20,8 +24,6 @@ export const bootScript = `set -e
 name=$1 identity=$2 run=$3; shift 3
 read -r stat < /proc/self/stat
 read -r boot < /proc/sys/kernel/random/boot_id
-printf '%s\\n%s\\n' "$boot" "$stat" > "$identity.new"
-mv "$identity.new" "$identity"
 for pinned in /run/netns/*; do umount -l "$pinned" 2>/dev/null || true; done
 mount -t proc -o nosuid,nodev,noexec proc /proc
 hostname "$name"
@@ -29,6 +31,8 @@ mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
 mkdir -p /run/shoal /run/netns /run/lock
 mount --bind "$run" /run/shoal
 if [ -d /dev/shm ]; then mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm; fi
+printf '%s\\n%s\\n' "$boot" "$stat" > "$identity.new"
+mv "$identity.new" "$identity"
 exec "$@"
 `;
 
@@ -65,6 +69,18 @@ export function isAlive(identity: InitIdentity): boolean {
     if (code === "ENOENT" || code === "ESRCH") return false;
     throw error;
   }
+}
+
+/** Whether SIGTERM would reach the process: caught, or blocked to be read from a descriptor (proc_pid_status(5)). */
+export function takesSigterm(identity: InitIdentity): boolean {
+  if (!isAlive(identity)) return false;
+  const status = readFileSync(`/proc/${identity.pid}/status`, "utf8");
+  const has = (name: string, signal: number): boolean => {
+    const mask = new RegExp(`^${name}:\\s*([0-9a-f]+)$`, "m").exec(status)?.[1] ?? "0";
+    return (BigInt(`0x${mask}`) & (1n << BigInt(signal - 1))) !== 0n;
+  };
+  // A program that blocks every signal does so for an instant, while it starts a thread or a child.
+  return has("SigCgt", sigterm) || (has("SigBlk", sigterm) && !has("SigBlk", sighup));
 }
 
 function parseStat(

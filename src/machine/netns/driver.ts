@@ -23,6 +23,7 @@ import {
   isAlive,
   joinCgroupsScript,
   parseIdentity,
+  takesSigterm,
 } from "./boot.ts";
 import { killAll, makeCgroup, membershipFiles, processesIn, removeCgroup } from "./cgroups.ts";
 import {
@@ -132,9 +133,13 @@ export class NetnsDriver implements Driver {
   async stop(machine: MachineRecord): Promise<void> {
     const init = this.#running(machine);
     if (init !== null) {
-      // Through init to the daemon; init ends everything else when the daemon has ended.
-      signal(init, "SIGTERM");
-      await until(stopGraceMs, async () => !isAlive(init));
+      // A pid 1 that has just begun ignores SIGTERM until it asks for it. It passes the signal on to the daemon, and ends
+      // everything else when the daemon has ended.
+      const isReady = await until(initGraceMs, async () => takesSigterm(init));
+      if (isReady) {
+        signal(init, "SIGTERM");
+        await until(stopGraceMs, async () => !isAlive(init));
+      }
     }
     await this.kill(machine);
   }
