@@ -24,7 +24,9 @@ export function nextMembershipStep(view: View, status: RaftStatus): MembershipSt
   });
   for (const id of learners) if (!wanted.has(id)) return one("remove", id);
   for (const progress of status.progress) {
-    const caughtUp = status.lastIndex - progress.match <= learnerLagMax;
+    // Only one that has answered: a short log does not lag by much, but a voter that is not there may cost the quorum.
+    const answers = progress.state === "replicate" && progress.match > 0;
+    const caughtUp = answers && status.lastIndex - progress.match <= learnerLagMax;
     if (progress.learner && progress.active && caughtUp && wanted.has(progress.id)) {
       return one("add-voter", progress.id);
     }

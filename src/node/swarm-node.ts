@@ -5,22 +5,15 @@
 import { rm } from "node:fs/promises";
 import type { InitRequest, JoinSwarmRequest, LocalSwarm } from "../api/backend.ts";
 import { certificateAuthority, createNodeKey, expiryOf } from "../io/certificates.ts";
-import {
-  fetchRoot,
-  openSession,
-  openSocket,
-  requestJoin,
-  requestRenewal,
-} from "../io/cluster-client.ts";
+import { openSession, openSocket, requestRenewal } from "../io/cluster-client.ts";
 import {
   type ClusterListener,
   listenForCluster,
   type TlsIdentity,
 } from "../io/cluster-listener.ts";
-import { channelOf } from "../io/ws-channel.ts";
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
-import { failure, messageOf, ShoalError } from "../lib/errors.ts";
+import { failure, messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { digestOfToken } from "../manager/ca/join-token.ts";
@@ -37,16 +30,13 @@ import {
 } from "../model/defaults.ts";
 import type { NodeDescription } from "../model/node.ts";
 import type { Channel } from "../wire/channel.ts";
-import {
-  clusterPaths,
-  type JoinRequest,
-  type RenewRequest,
-  type ToAgent,
-  type ToManager,
-} from "../wire/session.ts";
+import { clusterPaths, type JoinRequest, type ToAgent, type ToManager } from "../wire/session.ts";
 import { resolveAdvertise, resolveDataPath, resolveListen } from "./addresses.ts";
+import { clusterHandlers } from "./cluster-handlers.ts";
+import { joinThroughAny } from "./join.ts";
 import { type ManagerParts, openManager } from "./manager-parts.ts";
 import type { SwarmFiles, SwarmState } from "./swarm-state.ts";
+import { alreadyText, leaveText, notManagerText, workerText } from "./texts.ts";
 
 /** How long init and join wait for the node to be working before they say so. */
 const readyTimeoutMs = 20_000;
@@ -112,13 +102,6 @@ interface Active {
   forgetRenewal: () => void;
 }
 
-export const notManagerText =
-  'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
-const workerText =
-  "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
-const alreadyText =
-  'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
-
 /** The node's swarm side; resume() or init() or join() sets it going. */
 export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   const { files, clock, random, log } = options;
@@ -135,45 +118,11 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
     return turn;
   }
 
-  const handlers = {
-    ca: () => ({ certificatePem: present(active, "a swarm").identity.caPem }),
-    join: (body: unknown, seen: string) => managerHere().join(body as JoinRequest, seen),
-    renew: (body: unknown, peer: Parameters<Manager["renew"]>[1]) =>
-      managerHere().renew(body as RenewRequest, peer),
-    session(
-      socket: Parameters<typeof channelOf>[0],
-      peer: Parameters<Manager["renew"]>[1],
-      address: string,
-    ) {
-      const channel = channelOf<ToAgent, ToManager>(socket);
-      const manager = active?.parts?.manager;
-      if (manager === undefined) {
-        channel.send({ kind: "goodbye", reason: "not-leader", leader: null });
-        channel.close("not a manager");
-      } else manager.acceptSession(channel, peer, address);
-    },
-    raft(socket: Parameters<typeof channelOf>[0]) {
-      const transport = active?.parts?.transport;
-      if (transport === undefined) socket.close(1013, "not a manager");
-      else transport.accept(socket);
-    },
-    logs: options.taskLogs,
-    isRemoved(nodeId: string) {
-      const manager = active?.parts?.manager;
-      if (manager === undefined) return false;
-      for (const cluster of manager.store.view().table("clusters").all()) {
-        if (cluster.removedNodes.includes(nodeId)) return true;
-      }
-      return false;
-    },
-  };
-
-  function managerHere(): Manager {
-    const manager = active?.parts?.manager;
-    if (manager === undefined)
-      throw failure("unavailable", "this node is not a manager; ask another one");
-    return manager;
-  }
+  const handlers = clusterHandlers({
+    caPem: () => present(active, "a swarm").identity.caPem,
+    parts: () => active?.parts ?? null,
+    taskLogs: options.taskLogs,
+  });
 
   async function startListener(node: Active): Promise<void> {
     const { listenHost, listenPort, clusterId } = node.state;
@@ -541,21 +490,6 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   };
 }
 
-/** Joins through the first of `addresses` that is up; a refusal of the token ends the search. */
-async function joinThroughAny(addresses: readonly string[], digest: string, body: JoinRequest) {
-  const failures: string[] = [];
-  for (const address of addresses) {
-    try {
-      const caPem = await fetchRoot(address, digest);
-      return await requestJoin(address, caPem, body);
-    } catch (error) {
-      if (error instanceof ShoalError && error.code !== "unavailable") throw error;
-      failures.push(messageOf(error));
-    }
-  }
-  throw failure("unavailable", `could not join the swarm: ${failures.join("; ")}`);
-}
-
 /** Waits until a manager welcomed this node's agent, and, on a manager, until the cluster's state is here. */
 async function ready(node: Active, clock: Clock): Promise<void> {
   const manager = node.parts?.manager;
@@ -596,27 +530,4 @@ function refuseUnsupported(request: InitRequest): void {
   if (request.forceNewCluster) {
     throw failure("not-implemented", "swarm init: --force-new-cluster is not supported yet");
   }
-}
-
-/** Why a manager should not just leave, in docker's words (moby daemon/cluster/swarm.go). */
-function leaveText(manager: Manager): string {
-  const status = manager.raft.status();
-  const { voters } = status.membership;
-  const reachable =
-    status.role === "leader"
-      ? voters.filter(
-          (id) => id === status.id || status.progress.some((p) => p.id === id && p.active),
-        ).length
-      : voters.length;
-  const text =
-    "You are attempting to leave the swarm on a node that is participating as a manager. ";
-  if (voters.length <= 1) {
-    return `${text}Removing the last manager erases all current state of the swarm. Use \`--force\` to ignore this message. `;
-  }
-  const loses = reachable - 1 < Math.floor(voters.length / 2) + 1;
-  return `${text}${
-    loses
-      ? `Removing this node leaves ${reachable - 1} managers out of ${voters.length}. Without a Raft quorum your swarm will be inaccessible. `
-      : ""
-  }The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`;
 }

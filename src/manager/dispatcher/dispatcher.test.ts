@@ -127,6 +127,15 @@ describe("a session", () => {
     ]);
   });
 
+  test("takes back what an earlier leader wrote of the node when it was silent", async () => {
+    const t = setUp();
+    const pair = t.connect("n1");
+    await t.clock.advance(10);
+    t.proposer.commit([change("nodes", t.node("n1"), { state: "down", stateMessage: "silent" })]);
+    await beat(t, [pair], 500);
+    expect(t.node("n1")).toMatchObject({ state: "ready", stateMessage: "" });
+  });
+
   test("of a node that is as it was writes nothing", async () => {
     const t = setUp();
     t.connect("n1", { clusterAddress: "192.0.2.1:2377" });

@@ -324,6 +324,13 @@ class LeaderDispatcher implements Dispatcher {
     });
   }
 
+  #declareReady(nodeId: string): void {
+    const session = this.#sessions.get(nodeId);
+    if (session === undefined || this.#writer.isPending(`node/${nodeId}`)) return;
+    const { description } = this.#parts.store.view().table("nodes").get(nodeId) ?? {};
+    if (description != null) this.#register(session, description);
+  }
+
   /** Writes that the node is here, and what it says of itself. */
   #register(session: Session, description: NodeDescription): void {
     this.#write(`node/${session.nodeId}`, (view) => {
@@ -416,6 +423,9 @@ class LeaderDispatcher implements Dispatcher {
       this.#absent.delete(id);
       const session = this.#sessions.get(id);
       if (session !== undefined) this.#end(session, "removed");
+    } else if (now.state !== "ready" && before !== null) {
+      // An earlier leader's word of a node that is here, committed late: nobody else would take it back.
+      this.#declareReady(now.id);
     }
     if (JSON.stringify(before?.manager ?? null) !== JSON.stringify(now?.manager ?? null)) {
       this.#membershipStale = true;
