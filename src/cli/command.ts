@@ -196,7 +196,6 @@ function checkCount(spec: CommandSpec, full: string, count: number): void {
   if (count >= min && (max === null || count <= max)) return;
   const program = full.split(" ")[0];
   const plural = (n: number): string => (n === 1 ? "argument" : "arguments");
-  const see = min === 0 && max === 0 ? "Run" : "See";
   const needs =
     max === 0
       ? "accepts no arguments"
@@ -206,7 +205,7 @@ function checkCount(spec: CommandSpec, full: string, count: number): void {
           ? `requires at least ${min} ${plural(min)}`
           : `requires at most ${max} ${plural(max ?? 0)}`;
   throw new Refusal(
-    `${program}: '${full}' ${needs}\n\nUsage:  ${full} ${spec.usage}\n\n${see} '${full} --help' for more information`,
+    `${program}: '${full}' ${needs}\n\nUsage:  ${full} ${spec.usage}\n\n${needs.startsWith("requires at least") ? "See" : "Run"} '${full} --help' for more information`,
     1,
   );
 }

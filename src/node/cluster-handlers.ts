@@ -10,6 +10,8 @@ import type { ManagerParts } from "./manager-parts.ts";
 export function clusterHandlers(parts: {
   readonly caPem: () => string;
   readonly parts: () => ManagerParts | null;
+  /** `host:port` of another manager that this node knows. */
+  readonly anyManager: () => string | null;
   readonly taskLogs: ClusterHandlers["logs"];
 }): ClusterHandlers {
   function managerHere(): Manager {
@@ -32,7 +34,7 @@ export function clusterHandlers(parts: {
       const channel = channelOf<ToAgent, ToManager>(socket);
       const manager = parts.parts()?.manager;
       if (manager === undefined) {
-        channel.send({ kind: "goodbye", reason: "not-leader", leader: null });
+        channel.send({ kind: "goodbye", reason: "not-leader", leader: parts.anyManager() });
         channel.close("not a manager");
       } else manager.acceptSession(channel, peer, address);
     },

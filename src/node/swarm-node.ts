@@ -2,9 +2,8 @@
  * This node's place in a swarm: none, joining, worker or manager; and the ways between them.
  * One thing at a time: init, join, leave, promotion and demotion wait for each other.
  */
-import { rm } from "node:fs/promises";
 import type { InitRequest, JoinSwarmRequest, LocalSwarm } from "../api/backend.ts";
-import { certificateAuthority, createNodeKey, expiryOf } from "../io/certificates.ts";
+import { certificateAuthority, createNodeKey, expiryOf, identityOf } from "../io/certificates.ts";
 import { openSession, openSocket, requestRenewal } from "../io/cluster-client.ts";
 import {
   type ClusterListener,
@@ -13,7 +12,7 @@ import {
 } from "../io/cluster-listener.ts";
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
-import { failure, messageOf } from "../lib/errors.ts";
+import { failure, messageOf, ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { digestOfToken } from "../manager/ca/join-token.ts";
@@ -121,6 +120,10 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   const handlers = clusterHandlers({
     caPem: () => present(active, "a swarm").identity.caPem,
     parts: () => active?.parts ?? null,
+    anyManager: () => {
+      const state = active?.state;
+      return state?.managers.find((address) => address !== state.clusterAddress) ?? null;
+    },
     taskLogs: options.taskLogs,
   });
 
@@ -138,9 +141,10 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
 
   async function startManager(node: Active, founding: boolean): Promise<Manager> {
     assert(node.parts === null, "a node has one manager");
+    const raftId = present(node.state.raftId, "a manager's raft id");
     node.parts = await openManager({
-      directory: files.raftDirectory,
-      raftId: present(node.state.raftId, "a manager's raft id"),
+      directory: files.raftDirectory(raftId),
+      raftId,
       founding,
       dial: (address) => openSocket(address, clusterPaths.raft, node.identity),
       clock,
@@ -186,22 +190,30 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       await remember(node, { ...node.state, managers });
     }
     const { role, raftId } = message;
-    if (role === node.state.role && raftId === node.state.raftId) return;
-    if (role === "worker" && node.parts !== null) {
-      log.info({}, "demoted: this node is a worker from now on");
-      // Other managers must answer for this node: its own one is about to end.
+    if (role !== node.state.role || raftId !== node.state.raftId) {
+      log.info({ role, raftId }, role === "manager" ? "promoted to manager" : "demoted to worker");
       await stopManager(node);
-      await rm(files.raftDirectory, { recursive: true, force: true });
-    } else if (role === "manager" && node.parts !== null) {
-      // A new Raft id after a demotion that this node slept through.
-      await stopManager(node);
-      await rm(files.raftDirectory, { recursive: true, force: true });
+      // Durable before anything is undone: under its old Raft id this node must never run again.
+      await remember(node, { ...node.state, role, raftId });
+      await files.removeOtherLogs(raftId);
     }
-    await renew(node);
-    await remember(node, { ...node.state, role, raftId });
-    if (role === "manager") {
-      log.info({ raftId }, "promoted: this node is a manager from now on");
-      await startManager(node, false);
+    await settleRole(node);
+  }
+
+  /** Makes certificate and manager what the role says; tried again until a manager has given the certificate. */
+  async function settleRole(node: Active): Promise<void> {
+    try {
+      if (identityOf(node.identity.certificatePem)?.role !== node.state.role) await renew(node);
+      if (node.state.role === "manager" && node.parts === null) await startManager(node, false);
+    } catch (error) {
+      if (!(error instanceof ShoalError && error.code === "unavailable")) throw error;
+      log.warn({ error: error.message }, "taking up this node's role is tried again");
+      node.forgetRenewal();
+      node.forgetRenewal = clock.wakeAt(after(clock.now(), renewAgainMs), () => {
+        inTurn(() => (active === node ? settleRole(node) : Promise.resolve())).catch(
+          options.onFatal,
+        );
+      });
     }
   }
 
@@ -290,9 +302,12 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
         const node = blank(saved.state, saved.identity);
         active = node;
         await startListener(node);
-        if (node.state.role === "manager") await startManager(node, false);
+        await files.removeOtherLogs(node.state.raftId);
+        const certified = identityOf(node.identity.certificatePem)?.role === node.state.role;
+        if (certified && node.state.role === "manager") await startManager(node, false);
         await startAgent(node);
         scheduleRenewal(node);
+        if (!certified) await settleRole(node);
       }),
 
     init: (request) =>

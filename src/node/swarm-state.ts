@@ -1,5 +1,5 @@
 /** What a node remembers of its swarm over a restart: who it is there, and whom to ask. Files under DATA_ROOT/swarm. */
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { TlsIdentity } from "../io/cluster-listener.ts";
 import { readJson, removeDurably, writeFileAtomic } from "../io/files.ts";
@@ -28,7 +28,10 @@ export interface SwarmFiles {
   saveIdentity(identity: TlsIdentity): Promise<void>;
   /** Forgets the swarm: certificates, Raft log, worker database. */
   erase(): Promise<void>;
-  readonly raftDirectory: string;
+  /** The log of one Raft id: another id never reads it. */
+  raftDirectory(raftId: string): string;
+  /** Removes the logs of Raft ids that this node no longer has; null: all. */
+  removeOtherLogs(raftId: string | null): Promise<void>;
   readonly workerDirectory: string;
 }
 
@@ -39,29 +42,30 @@ export function swarmFiles(dataRoot: string): SwarmFiles {
   const certificates = join(root, "certificates");
   const paths = {
     ca: join(certificates, "swarm-root-ca.crt"),
-    certificate: join(certificates, "swarm-node.crt"),
-    key: join(certificates, "swarm-node.key"),
+    // Key and certificate in one file: a crash leaves a pair that belongs together.
+    node: join(certificates, "swarm-node.pem"),
   };
   return {
-    raftDirectory: join(root, "raft"),
+    raftDirectory: (raftId) => join(root, `raft-${raftId}`),
+    async removeOtherLogs(raftId) {
+      for (const name of await readdir(root).catch(() => [] as string[])) {
+        if (name.startsWith("raft-") && name !== `raft-${raftId}`) {
+          await removeDurably(join(root, name));
+        }
+      }
+    },
     workerDirectory: join(root, "worker"),
     async load() {
       const state = await readJson(statePath);
       if (state === null) return null;
       checkState(state, statePath);
-      // Key and certificate are one file's worth: the certificate is written last and holds the key's match.
-      const [caPem, certificatePem, keyPem] = await Promise.all([
-        read(paths.ca),
-        read(paths.certificate),
-        read(paths.key),
-      ]);
-      return { state, identity: { caPem, certificatePem, keyPem } };
+      const [caPem, node] = await Promise.all([read(paths.ca), read(paths.node)]);
+      return { state, identity: { caPem, ...splitPem(node, paths.node) } };
     },
     saveState: (state) => writeFileAtomic(statePath, `${JSON.stringify(state, null, 2)}\n`),
     async saveIdentity(identity) {
       await writeFileAtomic(paths.ca, identity.caPem, 0o644);
-      await writeFileAtomic(paths.key, identity.keyPem, 0o600);
-      await writeFileAtomic(paths.certificate, identity.certificatePem, 0o644);
+      await writeFileAtomic(paths.node, `${identity.keyPem.trim()}\n${identity.certificatePem}`);
     },
     async erase() {
       // The state goes first: without it the rest means nothing.
@@ -69,6 +73,23 @@ export function swarmFiles(dataRoot: string): SwarmFiles {
       await removeDurably(root);
     },
   };
+}
+
+function splitPem(
+  text: string,
+  path: string,
+): { readonly keyPem: string; readonly certificatePem: string } {
+  const block = (kind: string): string => {
+    const found = new RegExp(`-----BEGIN ${kind}-----[^-]+-----END ${kind}-----\\n?`).exec(
+      text,
+    )?.[0];
+    if (found !== undefined) return found;
+    throw failure(
+      "internal",
+      `reading ${path}: it holds no ${kind.toLowerCase()}; restore it, or leave with \`docker swarm leave --force\` and join again`,
+    );
+  };
+  return { keyPem: block("PRIVATE KEY"), certificatePem: block("CERTIFICATE") };
 }
 
 async function read(path: string): Promise<string> {

@@ -9,6 +9,8 @@ interface Entry {
   /** Sends that no `status-stored` answered yet. */
   inFlight: number;
   stored: boolean;
+  /** What the last hello carried. */
+  told: TaskStatus | null;
 }
 
 export class StatusReports {
@@ -27,6 +29,7 @@ export class StatusReports {
   /** Every status that is held: what a hello carries. They count as sent. */
   all(): readonly StatusReport[] {
     this.#due.clear();
+    for (const entry of this.#entries.values()) entry.told = entry.status;
     return [...this.#entries].map(([taskId, entry]) => ({ taskId, status: entry.status }));
   }
 
@@ -36,12 +39,13 @@ export class StatusReports {
 
   /** A status from before this process; it goes out with the hello. */
   restore(taskId: string, status: TaskStatus): void {
-    this.#entries.set(taskId, { status, inFlight: 0, stored: false });
+    this.#entries.set(taskId, { status, inFlight: 0, stored: false, told: null });
   }
 
   put(taskId: string, status: TaskStatus): void {
-    const inFlight = this.#entries.get(taskId)?.inFlight ?? 0;
-    this.#entries.set(taskId, { status, inFlight, stored: false });
+    const known = this.#entries.get(taskId);
+    const { inFlight, told } = known ?? { inFlight: 0, told: null };
+    this.#entries.set(taskId, { status, inFlight, stored: false, told });
     this.#due.add(taskId);
     this.#cancelFlush ??= this.#clock.wakeAt(after(this.#clock.now(), statusBatchMs), () => {
       this.#cancelFlush = null;
@@ -51,8 +55,13 @@ export class StatusReports {
 
   /** A new session began: what was sent in an older one may be lost, and the hello has told all. */
   restarted(): void {
-    for (const entry of this.#entries.values()) entry.inFlight = entry.stored ? 0 : 1;
-    this.#resendLater();
+    for (const [taskId, entry] of this.#entries) {
+      entry.inFlight = entry.stored ? 0 : 1;
+      // Put between the hello and the welcome: what was sent then went nowhere.
+      if (entry.told !== entry.status) this.#due.add(taskId);
+    }
+    if (this.#due.size > 0) this.#flush();
+    else this.#resendLater();
   }
 
   /** The managers stored what they were sent of these tasks. An answer to an older send says nothing of a newer one. */

@@ -243,7 +243,7 @@ function layout(self: string, isTable: boolean): ListLayout<NodeJson> {
         header: "ID",
         value: (node) => (!isTable ? node.ID : node.ID === self ? `${node.ID} *` : `${node.ID}  `),
       },
-      Self: { header: "SELF", value: (node) => String(node.ID === self) },
+      Self: { header: "SELF", value: (node) => String(node.ID === self), bool: true },
       Hostname: { header: "HOSTNAME", value: hostname },
       Status: { header: "STATUS", value: (node) => capital(node.Status.State) },
       Availability: { header: "AVAILABILITY", value: (node) => capital(node.Spec.Availability) },

@@ -131,10 +131,18 @@ const inspect: CommandSpec = {
   arguments: [1, null],
   flags: [inspectFormatFlag, prettyFlag],
   run: async ({ cli, args, flags }) => {
-    const get = async (reference: string): Promise<ServiceJson> =>
-      await cli.engine().json<ServiceJson>("GET", `/services/${encodeURIComponent(reference)}`, {
-        query: { insertDefaults: "true" },
-      });
+    const get = async (reference: string): Promise<ServiceJson> => {
+      try {
+        return await cli
+          .engine()
+          .json<ServiceJson>("GET", `/services/${encodeURIComponent(reference)}`, {
+            query: { insertDefaults: "true" },
+          });
+      } catch (error) {
+        if (!(error instanceof DaemonError) || error.status !== 404) throw error;
+        throw failure("not-found", `Error: no such service: ${reference}`);
+      }
+    };
     if (!flags.on("pretty")) return await inspectAll(cli, args, flags.text("format"), get);
     if (flags.has("format"))
       throw failure("invalid", "--format is incompatible with human friendly format");

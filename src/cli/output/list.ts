@@ -1,11 +1,13 @@
 /** Lists: a table by default, or what --format and --quiet say, as docker's formatter. */
 
 import { renderColumns, renderTable } from "./table.ts";
-import { goJson, parseTemplate } from "./template.ts";
+import { goJsonForHtml, parseTemplate } from "./template.ts";
 
 export interface Column<Row> {
   readonly header: string;
   value(row: Row): string;
+  /** In json the value is true or false. */
+  readonly bool?: true;
 }
 export interface ListLayout<Row> {
   /** By the name that templates use, in the order of docker's json. */
@@ -40,7 +42,7 @@ export function renderList<Row>(
     );
   }
   if (format === "json") {
-    return rows.map((row) => `${goJson(sorted(fields(layout, row)))}\n`).join("");
+    return rows.map((row) => `${goJsonForHtml(jsonFields(layout, row))}\n`).join("");
   }
   const unescaped = format.replaceAll("\\t", "\t").replaceAll("\\n", "\n");
   if (/^table\s/.test(unescaped)) {
@@ -62,6 +64,10 @@ function fields<Row>(layout: ListLayout<Row>, row: Row): Record<string, string> 
     Object.entries(layout.columns).map(([name, column]) => [name, column.value(row)]),
   );
 }
-function sorted(value: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+function jsonFields<Row>(layout: ListLayout<Row>, row: Row): Record<string, string | boolean> {
+  const entries = Object.entries(layout.columns).map(([name, column]) => {
+    const text = column.value(row);
+    return [name, column.bool === true ? text === "true" : text] as const;
+  });
+  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -15,7 +15,7 @@ export function nodePretty(node: NodeJson): string {
     "Status:",
     ` State:\t\t\t${capital(node.Status.State)}`,
   );
-  if (node.Status.Message) lines.push(` Message:\t\t${capital(node.Status.Message)}`);
+  if (node.Status.Message) lines.push(` Message:              \t${capital(node.Status.Message)}`);
   lines.push(
     ` Availability:         \t${capital(node.Spec.Availability)}`,
     ` Address:\t\t${node.Status.Addr ?? ""}`,

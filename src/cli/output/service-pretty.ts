@@ -1,7 +1,7 @@
 /** `service inspect --pretty`, line by line as docker's. */
 import type { ContainerSpecJson, ServiceJson, UpdateConfigJson } from "../engine-types.ts";
 import { formatGoDuration } from "../values.ts";
-import { ago, bytesSize, humanDuration, instantMs } from "./units.ts";
+import { ago, bytesSize } from "./units.ts";
 
 /** The description of one service. `networkNames` by id. */
 export function servicePretty(
@@ -38,7 +38,7 @@ export function servicePretty(
       );
     }
   }
-  return `${lines.join("\n")} \n`;
+  return `${lines.join("\n")}${ports.length > 0 ? " " : ""}\n\n`;
 }
 
 function modeLines({ Spec: { Mode: mode } }: ServiceJson): string[] {
@@ -54,11 +54,9 @@ function modeLines({ Spec: { Mode: mode } }: ServiceJson): string[] {
 function updateStatusLines({ UpdateStatus: status }: ServiceJson, nowMs: number): string[] {
   if (!status?.State) return [];
   const lines = ["UpdateStatus:", ` State:\t\t${status.State}`];
-  if (status.StartedAt) lines.push(` Started:\t${ago(status.StartedAt, nowMs).toLowerCase()}`);
+  if (status.StartedAt) lines.push(` Started:\t${ago(status.StartedAt, nowMs)}`);
   if (status.State === "completed" && status.CompletedAt) {
-    lines.push(
-      ` Completed:\t${humanDuration(nowMs - instantMs(status.CompletedAt)).toLowerCase()} ago`,
-    );
+    lines.push(` Completed:\t${ago(status.CompletedAt, nowMs)}`);
   }
   lines.push(` Message:\t${status.Message ?? ""}`);
   return lines;
@@ -72,7 +70,7 @@ function placementLines({ Spec: spec }: ServiceJson): string[] {
   const spreads = (placement.Preferences ?? []).flatMap(({ Spread }) =>
     Spread ? [`spread=${Spread.SpreadDescriptor}`] : [],
   );
-  if (spreads.length > 0) lines.push(` Preferences:\t${spreads.join(", ")}`);
+  if (spreads.length > 0) lines.push(` Preferences:   [${spreads.join(" ")}]`);
   if ((placement.MaxReplicas ?? 0) > 0)
     lines.push(` Max Replicas Per Node:   ${placement.MaxReplicas}`);
   return lines;

@@ -48,7 +48,7 @@ export async function taskTable(
     const isOlder = rows[at - 1]?.name === row.name;
     return isOlder && isDefaultTable && !options.quiet ? { ...row, name: ` \\_ ${row.name}` } : row;
   });
-  return renderList(layout(cli, options.noTrunc), named, options);
+  return renderList(layout(cli, options.noTrunc || options.quiet), named, options);
 }
 
 /** Names of services and nodes by id, each asked for once; the id itself when it is gone. */

@@ -340,9 +340,18 @@ const functions: Readonly<Record<string, (...args: unknown[]) => unknown>> = {
   or: (...values) => values.find(isTrue) ?? values.at(-1),
 };
 
-/** JSON as Go writes it: `<`, `>` and `&` are not escaped in docker's `json` function. */
+/** JSON as docker's `json` function writes it: maps by key, `<`, `>` and `&` as they are. */
 export function goJson(value: unknown): string {
-  return JSON.stringify(value === undefined ? null : value);
+  return JSON.stringify(value === undefined ? null : value, (_, inner: unknown) =>
+    typeof inner === "object" && inner !== null && !Array.isArray(inner) && isMapLike(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}
+
+/** JSON as Go's json.Marshal: the three characters that mean something in HTML are escaped. */
+export function goJsonForHtml(value: unknown): string {
+  return goJson(value).replace(/[<>&]/g, (char) => `\\u00${char.charCodeAt(0).toString(16)}`);
 }
 
 /** A value as Go's %v prints it. */

@@ -1,16 +1,17 @@
 /** A small swarm as the Engine API shows it: two nodes, services of both modes, tasks with history, networks, images, containers. */
+import type { NodeJson, ServiceJson, SwarmJson } from "../engine-types.ts";
 import type { Answer, Routes } from "./fixture-engine.ts";
 
 const hour = 3_600_000;
 const at = (agoMs: number): string =>
   new Date(Date.now() - agoMs).toISOString().replace("Z", "123456Z");
 
-export const leader = {
+const leader = {
   ID: "0nh20d1fy88pvctmqw1mxsy4f",
   Version: { Index: 9 },
   CreatedAt: "2026-11-20T15:01:07.768212858Z",
   UpdatedAt: "2026-11-20T15:01:08.375631801Z",
-  Spec: { Labels: { zone: "a", disk: "ssd" }, Role: "manager", Availability: "active" },
+  Spec: { Labels: { disk: "ssd", zone: "a" }, Role: "manager", Availability: "active" },
   Description: {
     Hostname: "m10",
     Platform: { Architecture: "x86_64", OS: "linux" },
@@ -33,7 +34,7 @@ export const leader = {
   Status: { State: "ready", Addr: "10.77.0.2" },
   ManagerStatus: { Leader: true, Reachability: "reachable", Addr: "10.77.0.2:2377" },
 };
-export const worker = {
+const worker = {
   ...leader,
   ID: "9zz20d1fy88pvctmqw1mxsy4f",
   Spec: { Labels: {}, Role: "worker", Availability: "drain" },
@@ -41,7 +42,7 @@ export const worker = {
   Status: { State: "down", Addr: "10.77.0.3", Message: "heartbeat failure" },
   ManagerStatus: undefined,
 };
-export const network = {
+const network = {
   Name: "web-net",
   Id: "lg8fiyux0ksfsyenak5ow7hfo",
   Created: "2026-11-20T15:05:46.329123456Z",
@@ -71,7 +72,7 @@ const host = {
   Driver: "host",
   Labels: {},
 };
-export const service = {
+const service = {
   ID: "meldexbtmg79kwl34za8ye0i9",
   Version: { Index: 12 },
   CreatedAt: at(2 * hour),
@@ -86,8 +87,8 @@ export const service = {
         Args: ["sleep", "1000"],
         Env: ["A=b"],
         Init: false,
-        StopGracePeriod: 10000000000,
         Mounts: [{ Type: "bind", Source: "/a", Target: "/b", ReadOnly: true }],
+        StopGracePeriod: 10000000000,
         DNSConfig: {},
         Isolation: "default",
       },
@@ -122,15 +123,15 @@ export const service = {
     },
     EndpointSpec: { Mode: "vip" },
   },
+  Endpoint: {
+    Spec: { Mode: "vip" },
+    Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: "ingress" }],
+  },
   UpdateStatus: {
     State: "completed",
     StartedAt: at(hour),
     CompletedAt: at(hour / 2),
     Message: "update completed",
-  },
-  Endpoint: {
-    Spec: { Mode: "vip" },
-    Ports: [{ Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: "ingress" }],
   },
   ServiceStatus: { RunningTasks: 9, DesiredTasks: 10, CompletedTasks: 0 },
 };
@@ -188,7 +189,7 @@ const tasks = [
   task("ccc3rebyh5gbibfbsp214x23x", 1, 5 * hour, "failed", "shutdown", "task: non-zero exit (1)"),
   task("ddd4rebyh5gbibfbsp214x23x", 1, 4 * hour, "running", "running"),
 ];
-export const swarm = {
+const swarm = {
   ID: "p115lcv1kjbc79h9x2mslat77",
   Version: { Index: 10 },
   CreatedAt: "2026-11-20T15:01:07.768173831Z",
@@ -325,3 +326,12 @@ export const swarmRoutes: Routes = {
     json: { Titles: ["UID", "PID", "CMD"], Processes: [["root", "1584", "sleep 100"]] },
   },
 };
+
+/** The replicated service `web`. */
+export const webService: ServiceJson = service;
+/** The cluster. */
+export const swarmObject: SwarmJson = swarm;
+/** The node that leads, m10. */
+export const leaderNode: NodeJson = leader;
+/** The id of network web-net. */
+export const networkId: string = network.Id;
