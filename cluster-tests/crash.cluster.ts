@@ -163,7 +163,7 @@ test(`${kills} kills each of shoald, of shoal-core and of both`, async () => {
     }
     return codes.size;
   })();
-  await Promise.all([everyone, workload]);
+  await swarm.explained(() => Promise.all([everyone, workload]));
   expect(done).toBe(3 * kills);
 
   // All that is wanted runs, once; all that runs is wanted.

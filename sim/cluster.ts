@@ -65,9 +65,8 @@ export class Cluster {
       this.managers()
         .find((manager) => manager.raftId === raftId)
         ?.raft.status() ?? null;
-    this.safety.membershipOf = (host) =>
-      this.machines.find((machine) => machine.host === host)?.manager?.raft.status().membership ??
-      null;
+    this.safety.memberships = () =>
+      this.managers().map((manager) => manager.raft.status().membership);
     this.rows.runsOn = (taskId) =>
       this.machines.find((machine) => machine.executor.isRunning(taskId))?.host ?? null;
   }

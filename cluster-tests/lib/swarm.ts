@@ -182,6 +182,25 @@ export class Swarm {
       await this.docker(machine, "import", tar, "busybox:latest");
   }
 
+  /** The last lines of what the daemons and cores of all machines said: for whoever reads a failure. */
+  async logs(lines = 25): Promise<string> {
+    const files = this.machines.flatMap((machine) => [
+      join(this.storage, "machines", machine, "*.log"),
+      join(this.storage, "machines", machine, "run", "*.log"),
+    ]);
+    const { out } = await run("sh", ["-c", `tail -n ${lines} ${files.join(" ")} 2>/dev/null`]);
+    return out;
+  }
+
+  /** Runs a part of a test; a failure carries the logs. */
+  async explained<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw new Error(`${String(error)}\n${await this.logs()}`, { cause: error });
+    }
+  }
+
   /** Removes everything, also after a failure; tells what it could not. */
   async destroy(): Promise<void> {
     const shoal = join(checkout, "bin/shoal");

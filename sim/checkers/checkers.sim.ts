@@ -110,13 +110,8 @@ test.each<[string, (setting: Setting) => void]>([
   [
     "no majority has on disk",
     ({ safety }) => {
-      safety.membershipOf = () => ({
-        voters: ["a", "b", "c"],
-        outgoing: [],
-        learners: [],
-        learnersNext: [],
-        autoLeave: false,
-      });
+      const empty = { outgoing: [], learners: [], learnersNext: [], autoLeave: false };
+      safety.memberships = () => [{ ...empty, voters: ["a", "b", "c"] }];
       safety.applied("a", 1, body("p"), committed(1), createStore());
     },
   ],

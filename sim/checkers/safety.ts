@@ -9,7 +9,7 @@ import type { RowChecker } from "./rows.ts";
 /** Entries between two comparisons of whole states. */
 const digestEvery = 16;
 /** Memberships whose majorities count when an entry is first applied: a change may fall between its commit and this. */
-const membershipsKept = 4;
+const membershipsKept = 6;
 
 interface Saved {
   incarnation: number;
@@ -36,7 +36,8 @@ export class SafetyChecker {
   acknowledgedIndex = 0;
   /** The disks, with the peer that each belongs to now. */
   disksOf: () => readonly { readonly raftId: PeerId | null; readonly disk: SimDisk }[] = () => [];
-  membershipOf: (host: string) => Membership | null = () => null;
+  /** The memberships that the living managers have applied. */
+  memberships: () => readonly Membership[] = () => [];
   statusOf: (raftId: PeerId) => RaftStatus | null = () => null;
 
   constructor(world: World, rows: RowChecker) {
@@ -130,11 +131,12 @@ export class SafetyChecker {
 
   /** Committed is durable: a majority holds on disk what somebody applies for the first time. */
   #committedIsDurable(host: string, index: number, proposalId: string): void {
-    const membership = this.membershipOf(host);
-    if (membership === null) return;
-    if (!this.#memberships.some((known) => sameMembership(known, membership))) {
+    // A leader commits by the membership that it has applied; whoever applies may be behind it, or ahead.
+    for (const membership of this.memberships()) {
+      if (this.#memberships.some((known) => sameMembership(known, membership))) continue;
       this.#memberships = [...this.#memberships, membership].slice(-membershipsKept);
     }
+    if (this.#memberships.length === 0) return;
     const disks = this.disksOf();
     for (const term of this.#termsOf.get(index) ?? []) {
       const entry = this.#entries.get(`${index}/${term}`);

@@ -96,7 +96,7 @@ export interface ServiceModeJson {
   GlobalJob?: Record<string, never>;
 }
 export interface ServiceSpecJson {
-  Name: string;
+  Name?: string;
   Labels: Record<string, string> | null;
   TaskTemplate: TaskTemplateJson;
   Mode: ServiceModeJson;

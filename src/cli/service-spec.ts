@@ -36,8 +36,9 @@ export function createSpec(
   flags: Flags,
   context: SpecContext,
 ): ServiceSpecJson {
+  const name = flags.text("name") ?? "";
   const spec: ServiceSpecJson = {
-    Name: flags.text("name") ?? "",
+    ...(name === "" ? {} : { Name: name }),
     Labels: labelMap(flags.list("label")),
     TaskTemplate: {
       ContainerSpec: containerSpec(image, args, flags, context),
@@ -178,6 +179,14 @@ export function cpus(flags: Flags, name: string): number {
   return text === null ? 0 : nanoCpus(text);
 }
 
+/** An image as docker's command sends it: `latest` where nothing else is said, Docker Hub unnamed; an id stays as it is. */
+export function taggedImage(image: string): string {
+  if (/^(sha256:)?[0-9a-f]{64}$/.test(image)) return image;
+  const short = image.replace(/^docker\.io\/(library\/)?/, "");
+  const isTagged = short.includes("@") || short.slice(short.lastIndexOf("/") + 1).includes(":");
+  return isTagged || short === "" ? short : `${short}:latest`;
+}
+
 /** Leaves away what is 0, "", empty or undefined, as Go's omitempty. */
 export function compact<T extends object>(value: T): Partial<T> {
   const kept = Object.entries(value).filter(([, field]) => {
@@ -214,7 +223,7 @@ function containerSpec(
   const entrypoint = flags.text("entrypoint");
   const health = healthcheck(flags, undefined);
   return {
-    Image: image,
+    Image: taggedImage(image),
     ...compact({
       Labels: labelMap(flags.list("container-label")),
       Command: entrypoint === null ? [] : shellWords(entrypoint),
@@ -269,7 +278,7 @@ function mode(flags: Flags): ServiceModeJson {
   const replicas = flags.number("replicas");
   switch (name) {
     case "replicated":
-      return { Replicated: { Replicas: replicas ?? 1 } };
+      return { Replicated: replicas === null ? {} : { Replicas: replicas } };
     case "global":
     case "global-job":
       if (replicas !== null) {

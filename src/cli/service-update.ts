@@ -9,6 +9,7 @@ import {
   healthcheck,
   logDriver,
   restartPolicy,
+  taggedImage,
   updateConfig,
 } from "./service-spec.ts";
 import {
@@ -78,7 +79,7 @@ function changeContainer(container: ContainerSpecJson, flags: Flags, context: Up
   } as const;
   for (const [flag, field] of Object.entries(texts)) {
     const text = flags.text(flag);
-    if (text !== null) container[field] = text;
+    if (text !== null) container[field] = flag === "image" ? taggedImage(text) : text;
   }
   const args = flags.text("args");
   if (args !== null) setOrDelete(container, "Args", shellWords(args));

@@ -248,7 +248,10 @@ async function showLines(cli: Pick<Cli, "out">, source: Readable, quiet: boolean
 
 /** A reference in a path: its slashes are part of the route. */
 function imagePath(reference: string): string {
-  return reference.split("/").map(encodeURIComponent).join("/");
+  return encodeURIComponent(reference)
+    .replace(/%2F/g, "/")
+    .replace(/%3A/g, ":")
+    .replace(/%40/g, "@");
 }
 
 function rowsOf(image: ImageSummaryJson, digests: boolean): ImageRow[] {

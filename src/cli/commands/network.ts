@@ -98,7 +98,6 @@ const create: CommandSpec = {
     const from = flags.text("config-from");
     const body = {
       Name: args[0] ?? "",
-      CheckDuplicate: true,
       Driver: flags.text("driver") ?? "bridge",
       Scope: flags.text("scope") ?? "",
       ...(flags.has("ipv4") ? { EnableIPv4: flags.on("ipv4") } : {}),

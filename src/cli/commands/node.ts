@@ -220,12 +220,14 @@ async function changeRole(
   already: string,
   done: string,
 ): Promise<void> {
-  const isChanged = await changeNode(cli, reference, (node) =>
-    node.Spec.Role === role ? null : { ...node.Spec, Role: role },
-  );
+  let nodeId = reference;
+  const isChanged = await changeNode(cli, reference, (node) => {
+    nodeId = node.ID;
+    return node.Spec.Role === role ? null : { ...node.Spec, Role: role };
+  });
   if (isChanged)
     say(cli, role === "manager" ? `Node ${reference} ${done}` : `Manager ${reference} ${done}`);
-  else say(cli, `Node ${reference} ${already}`);
+  else say(cli, `Node ${nodeId} ${already}`);
 }
 
 function hostname(node: NodeJson): string {

@@ -78,7 +78,7 @@ const ls: CommandSpec = {
         status: flags.on("quiet") ? null : "true",
       },
     });
-    services.sort((a, b) => naturalOrder(a.Spec.Name, b.Spec.Name));
+    services.sort((a, b) => naturalOrder(a.Spec.Name ?? "", b.Spec.Name ?? ""));
     const format = { format: flags.text("format"), quiet: flags.on("quiet") };
     cli.out.write(renderList(layout, services, format));
     return 0;
@@ -282,11 +282,7 @@ const update: CommandSpec = {
           env: cli.env,
         });
     await post(cli, service, spec, {
-      registryAuthFrom: flags.on("with-registry-auth")
-        ? null
-        : flags.on("rollback")
-          ? "previous-spec"
-          : "spec",
+      registryAuthFrom: flags.on("with-registry-auth") ? null : "spec",
       rollback: flags.on("rollback") ? "previous" : null,
     });
     say(cli, reference);
@@ -454,7 +450,7 @@ function sayWarnings(cli: Cli, warnings: readonly string[] | null | undefined): 
 const layout: ListLayout<ServiceJson> = {
   columns: {
     ID: { header: "ID", value: (service) => shortId(service.ID) },
-    Name: { header: "NAME", value: (service) => service.Spec.Name },
+    Name: { header: "NAME", value: (service) => service.Spec.Name ?? "" },
     Mode: { header: "MODE", value: modeOf },
     Replicas: { header: "REPLICAS", value: replicasOf },
     Image: {

@@ -128,7 +128,7 @@ const init: CommandSpec = {
     await sayJoinCommand(cli, nodeId, "worker");
     say(
       cli,
-      "To add a manager to this swarm, run 'docker swarm join-token manager' and follow the instructions.\n",
+      "To add a manager to this swarm, run 'docker swarm join-token manager' and follow the instructions.",
     );
     if (flags.on("autolock")) await sayUnlockKey(cli);
     return 0;

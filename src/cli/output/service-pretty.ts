@@ -10,7 +10,7 @@ export function servicePretty(
   nowMs: number,
 ): string {
   const { Spec: spec } = service;
-  const lines: string[] = ["", `ID:\t\t${service.ID}`, `Name:\t\t${spec.Name}`];
+  const lines: string[] = ["", `ID:\t\t${service.ID}`, `Name:\t\t${spec.Name ?? ""}`];
   const labels = Object.entries(spec.Labels ?? {});
   if (labels.length > 0)
     lines.push("Labels:", ...labels.sort().map(([key, value]) => ` ${key}=${value}`));

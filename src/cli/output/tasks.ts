@@ -61,7 +61,7 @@ export class NameResolver {
     this.#plain = plain;
   }
   service(id: string): Promise<string> {
-    return this.#resolve(`/services/${id}`, id, (value) => (value as ServiceJson).Spec.Name);
+    return this.#resolve(`/services/${id}`, id, (value) => (value as ServiceJson).Spec.Name ?? id);
   }
   node(id: string): Promise<string> {
     return this.#resolve(
