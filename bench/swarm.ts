@@ -30,12 +30,12 @@ const ones = Number(process.env["ONES"] ?? 7);
 const engines: readonly Engine[] = [
   {
     name: "shoal",
-    command: `exec ${join(checkout, "bin/shoald")} --data-root $DIR/data --exec-root /run/shoal -H unix://$DIR/docker.sock --cgroup-parent /shbench-$N --node-name $N`,
+    command: `exec ${join(checkout, "bin/shoald")} --data-root $DIR/data --exec-root /run/shoal -H unix://$DIR/docker.sock --cgroup-parent /shbench/$N --node-name $N`,
   },
   {
     name: "dockerd",
     command:
-      "exec dockerd --data-root $DIR/data --exec-root /run/docker --pidfile /run/docker.pid -H unix://$DIR/docker.sock --storage-driver overlay2 --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /shbench-$N",
+      "exec dockerd --data-root $DIR/data --exec-root /run/docker --pidfile /run/docker.pid -H unix://$DIR/docker.sock --storage-driver overlay2 --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /shbench/$N",
   },
 ];
 

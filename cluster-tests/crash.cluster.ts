@@ -88,8 +88,12 @@ test(`${kills} kills each of shoald, of shoal-core and of both`, async () => {
   const killers = victims.map(async ({ machine, programs }) => {
     for (let count = 0; count < kills; count += 1) {
       await new Promise((next) => setTimeout(next, Math.random() * pauseMsMax));
-      const pids = await Promise.all(programs.map((program) => pidsOf(machine, program)));
-      kill(pids.flat());
+      // A kill that finds nothing to kill is none.
+      const pids = await until(`a living ${programs.join(" and ")} on ${machine}`, async () => {
+        const found = await Promise.all(programs.map((program) => pidsOf(machine, program)));
+        return found.every((one) => one.length > 0) ? found.flat() : null;
+      });
+      kill(pids);
       done += 1;
       // Back before the next kill: a node that never lives runs no task to lose.
       await until(
@@ -228,15 +232,19 @@ test(`${kills} kills each of shoald, of shoal-core and of both`, async () => {
 
 /** Every task of the service ended, and with the code it chose. */
 async function checkExits(machine: string, service: string, code: number): Promise<void> {
+  let seen = "";
   await until(
     `the tasks of ${service} to end with ${code}`,
     async () => {
       const tasks = await swarm.tasks(machine, service);
+      seen = JSON.stringify(tasks.map((task) => [task.ID, task.DesiredState, task.Status]));
       const ended = tasks.filter(
         (task) => task.Status.State === "failed" && task.Status.ContainerStatus?.ExitCode === code,
       );
       return tasks.length === 3 && ended.length === 3 ? true : null;
     },
     60_000,
-  );
+  ).catch((error: unknown) => {
+    throw new Error(`${String(error)}; last seen: ${seen}`, { cause: error });
+  });
 }
