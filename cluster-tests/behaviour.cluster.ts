@@ -1,9 +1,8 @@
 /** Goal: restarts, history and scaling are swarm's, to the state and the text. How: small services on three netns machines, read back through the API and the docker command. */
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Holdings, holdings, leaked } from "./lib/leaks.ts";
 import { at, isRunning, Services } from "./lib/services.ts";
 import { Swarm } from "./lib/swarm.ts";
-import { expect } from "vitest";
 
 let swarm: Swarm;
 let services: Services;
@@ -120,7 +119,13 @@ describe.concurrent("a task that ends", () => {
 
   test("max attempts in a window: old restarts are forgiven", async () => {
     const flags = ["--restart-delay", "100ms", "--restart-max-attempts", "1"];
-    await services.create("slow", [...flags, "--restart-window", "400ms"], "sh", "-c", "sleep 0.8; false");
+    await services.create(
+      "slow",
+      [...flags, "--restart-window", "400ms"],
+      "sh",
+      "-c",
+      "sleep 0.8; false",
+    );
     const seen = new Set<string>();
     await services.until("slow", "five different tasks", (rows) => {
       for (const row of rows) seen.add(row.ID);
@@ -149,13 +154,7 @@ describe.concurrent("a task that ends", () => {
     expect(names.filter((name) => name === "\\_ flap.1").length).toBeGreaterThanOrEqual(4);
     expect(names.indexOf("flap.1")).toBe(0);
     await services.remove("flap");
-    const [m1 = "", w1 = "", w2 = ""] = swarm.machines;
-    await services.until("flap", "nothing", (rows) => (rows.length === 0 ? true : null)).catch(
-      (error: unknown) => expect(String(error)).toContain("service flap not found"),
-    );
-    for (const machine of [m1, w1, w2]) {
-      await services.swarm.docker(machine, "version");
-    }
+    await services.containersGone("flap");
   });
 });
 
@@ -184,10 +183,14 @@ test("scaling down takes second copies and high slots first, scaling up fills th
 test("a slot that is waiting goes before one that runs", async () => {
   // A fourth task has no place: one a node is allowed.
   await services.create("one-each", ["--replicas", "4", "--replicas-max-per-node", "1"]);
-  const waiting = await services.until("one-each", "three running, one told why it waits", (rows) => {
-    const waits = rows.find((row) => row.Status.Err !== undefined);
-    return rows.filter(isRunning).length === 3 ? (waits ?? null) : null;
-  });
+  const waiting = await services.until(
+    "one-each",
+    "three running, one told why it waits",
+    (rows) => {
+      const waits = rows.find((row) => row.Status.Err !== undefined);
+      return rows.filter(isRunning).length === 3 ? (waits ?? null) : null;
+    },
+  );
   expect(waiting.Status.State).toBe("pending");
   expect(waiting.Status.Err).toBe("no suitable node (max replicas per node limit exceed)");
   const runs = (await services.rows("one-each")).filter(isRunning).map((row) => row.ID);
@@ -208,30 +211,19 @@ test("labels of a service restart nothing; force does; removal leaves no contain
   const scaled = await services.settled("still", 3);
   for (const row of first) expect(scaled.some((now) => now.ID === row.ID)).toBe(true);
   // Both slots that are asked to be replaced are; monitoring is short so that the test is.
-  await services.update("still", "--force", "--update-monitor", "200ms", "--update-parallelism", "0");
+  await services.update(
+    "still",
+    "--force",
+    "--update-monitor",
+    "200ms",
+    "--update-parallelism",
+    "0",
+  );
   expect(await services.updated("still", "completed")).toBe("update completed");
   const forced = await services.settled("still", 3);
   for (const row of scaled) expect(forced.some((now) => now.ID === row.ID)).toBe(false);
   const history = (await services.rows("still")).filter((row) => row.DesiredState === "shutdown");
   expect(history.map((row) => row.Status.State)).toEqual(["shutdown", "shutdown", "shutdown"]);
   await services.remove("still");
-  for (const machine of swarm.machines) {
-    await services.swarm.docker(machine, "version");
-  }
-  await containersGone("still");
+  await services.containersGone("still");
 });
-
-/** Waits until no machine has a container of the service, not even a stopped one. */
-async function containersGone(name: string): Promise<void> {
-  const deadline = Date.now() + 10_000;
-  for (;;) {
-    const all = await Promise.all(swarm.machines.map((machine) => services.containers(machine)));
-    const left = all
-      .flat()
-      .filter((row) => row.Labels["com.docker.swarm.service.name"] === name)
-      .map((row) => `${row.Names[0]} ${row.State}`);
-    if (left.length === 0) return;
-    if (Date.now() > deadline) expect(left).toEqual([]);
-    await new Promise((next) => setTimeout(next, 50));
-  }
-}

@@ -167,7 +167,9 @@ export class LoneNode {
       pid: number;
     };
     await this.inside("kill", `-${signal}`, String(pid));
-    await until(`shoald of ${this.name} to end`, async () => (this.exitCode === null ? null : true));
+    await until(`shoald of ${this.name} to end`, async () =>
+      this.exitCode === null ? null : true,
+    );
     await rm(this.socket, { force: true });
   }
 

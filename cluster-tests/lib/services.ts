@@ -1,5 +1,4 @@
 /** What the behaviour tests say often: busybox services on a manager, their task rows in order, what a task printed. */
-import { request } from "node:http";
 import { until } from "./command.ts";
 import type { ApiTask, Swarm } from "./swarm.ts";
 
@@ -185,27 +184,28 @@ export class Services {
     return await this.swarm.api(machine, "/containers/json?all=true");
   }
 
-  /** Sends a body that the docker command would not; answers the status and the text. */
-  async post(path: string, body: unknown): Promise<{ readonly status: number; readonly text: string }> {
-    return await new Promise((resolve, reject) => {
-      const outgoing = request(
-        {
-          socketPath: this.swarm.socket(this.manager),
-          path: `/v1.50${path}`,
-          method: "POST",
-          headers: { "content-type": "application/json" },
+  /** Waits until no machine has a container of the service, not even a stopped one. */
+  async containersGone(
+    name: string,
+    machines: readonly string[] = this.swarm.machines,
+  ): Promise<void> {
+    let left: readonly string[] = [];
+    try {
+      await until(
+        `no container of ${name}`,
+        async () => {
+          const all = await Promise.all(machines.map((machine) => this.containers(machine)));
+          left = all
+            .flat()
+            .filter((row) => row.Labels["com.docker.swarm.service.name"] === name)
+            .map((row) => `${row.Names[0]} ${row.State}`);
+          return left.length === 0 ? true : null;
         },
-        (response) => {
-          let text = "";
-          response.on("data", (chunk) => {
-            text += String(chunk);
-          });
-          response.on("end", () => resolve({ status: response.statusCode ?? 0, text }));
-        },
+        10_000,
       );
-      outgoing.once("error", reject);
-      outgoing.end(JSON.stringify(body));
-    });
+    } catch (error) {
+      throw new Error(`${String(error)}; left: ${left.join(", ")}`);
+    }
   }
 }
 

@@ -1,4 +1,5 @@
 /** Every scenario by name; full-chaos is what runs when none is named. */
+import { calmTasks } from "../executor.ts";
 import type { FaultMix } from "../fault-mix.ts";
 import type { Scenario } from "./scenario.ts";
 
@@ -65,6 +66,15 @@ export const scenarios: readonly Scenario[] = [
     everyMs: 4_000,
     faultMs: 40_000,
     thinkMs: 300,
+  })),
+  scenario("raft", "managers alone, few requests: most time goes to consensus", (drawn) => ({
+    ...drawn,
+    workers: 0,
+    clients: 1,
+    thinkMs: 3_000,
+    tasks: calmTasks,
+    faultMs: 120_000,
+    everyMs: Math.max(drawn.everyMs, 1_000),
   })),
 ];
 

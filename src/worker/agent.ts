@@ -299,12 +299,14 @@ class WorkerAgent implements Agent {
     const { clock, networks } = this.#options;
     await new Promise<void>((resolve) => {
       const cancel = clock.wakeAt(after(clock.now(), leaveNetworksMs), resolve);
-      networks.onApplied(() => {
+      networks.onApplied((revision) => {
+        // A pass that was under way tells of what was assigned before.
+        if (revision !== leftRevision) return;
         cancel();
         resolve();
       });
       this.#assignNetworks({
-        revision: 0,
+        revision: leftRevision,
         tasks: new Map(),
         networks: new Map(),
         peers: new Map(),

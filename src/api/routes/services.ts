@@ -111,7 +111,7 @@ function writeExplanation(task: TaskExplanation): object {
     TaskID: task.taskId,
     TaskName: task.taskName,
     State: task.state,
-    Desired: task.desired,
+    DesiredState: task.desired,
     NodeID: task.nodeId,
     NodeName: task.nodeName,
     Reason: task.reason,

@@ -20,6 +20,8 @@ const USAGE: &str = "usage:
   shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH]
   shoal-core init [--keep] [--restart] -- COMMAND [ARG...]
   shoal-core --version";
+/// Name and version, as `--version` and hello tell them.
+const BINARY: &str = concat!("shoal-core ", env!("CARGO_PKG_VERSION"));
 /// Where groups go that the caller does not place.
 const CGROUP_PARENT: &str = "/shoal";
 
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
             ExitCode::from(u8::try_from(init_command::run(&options)).unwrap_or(255))
         }
         Ok(Job::Version) => {
-            println!("shoal-core {}", env!("CARGO_PKG_VERSION"));
+            println!("{BINARY}");
             ExitCode::SUCCESS
         }
         Ok(Job::Help) => {

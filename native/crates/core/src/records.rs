@@ -12,6 +12,8 @@ pub const RETIRED_FILE: &str = "retired.json";
 pub const STATE_FILE: &str = "state.json";
 /// `ExitRecord`, durable before anybody is told.
 pub const EXIT_FILE: &str = "exit.json";
+/// No exit record is longer; this much is set aside for it on disk when a container is made.
+pub const EXIT_RECORD_BYTES_MAX: usize = 512;
 /// Where a monitor listens.
 pub const MONITOR_SOCKET: &str = "mon.sock";
 /// A directory of this prefix is a creation under way (or its leftover); no container id can begin with a dot.
@@ -82,6 +84,8 @@ pub enum Message {
     },
     Exit {
         record: ExitRecord,
+        /// Why the record is not on disk; None when it is.
+        unwritten: Option<Failure>,
     },
     Oom,
 }
@@ -110,8 +114,25 @@ mod tests {
         };
         let back: Message = serde_json::from_slice(&encode(&Message::Exit {
             record: record.clone(),
+            unwritten: None,
         }))
         .expect("json");
-        assert_eq!(back, Message::Exit { record });
+        let unwritten = None;
+        assert_eq!(back, Message::Exit { record, unwritten });
+    }
+    #[test]
+    fn the_longest_exit_record_fits_what_is_set_aside() {
+        let record = ExitRecord {
+            exit: Exit {
+                exit_code: i32::MIN,
+                exit_code_known: false,
+                signal: Some("SIGRTMAX-15".into()),
+                oom_killed: false,
+                finished_at_ms: u64::MAX,
+            },
+            started_at_ms: Some(u64::MAX),
+            lost_log_records: u64::MAX,
+        };
+        assert!(encode(&record).len() <= EXIT_RECORD_BYTES_MAX);
     }
 }

@@ -223,10 +223,7 @@ impl Server {
             peer.send(&calls::reply(id, &Err(failure)));
             return false;
         }
-        let binary = std::env::current_exe()
-            .map(|path| path.display().to_string())
-            .unwrap_or_default();
-        let value = json!({"version": VERSION, "pid": std::process::id(), "binary": binary, "cgroup": self.cgroup});
+        let value = json!({"version": VERSION, "pid": std::process::id(), "binary": crate::BINARY, "cgroup": self.cgroup});
         self.containers
             .hub
             .join(peer, &calls::reply(id, &Ok(value)));

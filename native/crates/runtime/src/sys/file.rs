@@ -228,19 +228,26 @@ pub fn write_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()>
     File::from(fd).write_all(bytes)
 }
 
+/// Takes the space for a later `write_durable_at` of at most `bytes` to a file that is not there yet.
+pub fn reserve_durable_at(dir: BorrowedFd<'_>, name: &str, bytes: usize) -> io::Result<()> {
+    write_at(dir, &draft_of(name), &vec![0; bytes])
+}
+
 /// Writes a file so that after a crash it is there whole or not at all, and returns once it is on disk.
+/// Within what `reserve_durable_at` has taken, a full disk does not matter.
 pub fn write_durable_at(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let draft = format!(".{name}.new");
-    let mut file = File::from(open_at(
-        dir,
-        &draft,
-        libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
-        0o600,
-    )?);
+    let draft = draft_of(name);
+    // Not truncated before: that would give back the reserved space.
+    let mut file = File::from(open_at(dir, &draft, libc::O_WRONLY | libc::O_CREAT, 0o600)?);
     file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
     file.sync_all()?;
     rename(dir, &draft, name)?;
     File::from(open_at(dir, ".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?).sync_all()
+}
+
+fn draft_of(name: &str) -> String {
+    format!(".{name}.new")
 }
 
 /// A path by which this process (and its threads) can name an open file.
