@@ -134,6 +134,8 @@ function serviceMissing(
   }
   if (state === "updating" || state === "rollback_started") return `its update is ${state}`;
   if (state === "paused" || state === "rollback_paused") return null;
+  // Start-first keeps the old task where the new one failed and is not to be started again.
+  if (condition !== "any") return null;
   const old = running.find((one) => JSON.stringify(one.spec) !== JSON.stringify(service.spec.task));
   return old === undefined ? null : `task ${old.id} runs an older spec (update ${state ?? "none"})`;
 }

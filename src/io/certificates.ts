@@ -3,12 +3,7 @@
  * As swarmkit's: CN is the node id, OU the role, O the cluster id (swarmkit ca/certificates.go).
  */
 import "reflect-metadata";
-import {
-  createHash,
-  createPrivateKey,
-  webcrypto,
-  X509Certificate,
-} from "node:crypto";
+import { createHash, createPrivateKey, webcrypto, X509Certificate } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import type { InstantMs } from "../lib/clock.ts";
 import { failure } from "../lib/errors.ts";

@@ -199,8 +199,7 @@ export interface ResolverClient {
 
 export type NativeRequest = {
   readonly id: number;
-} & /** First frame of a connection; from then on this connection gets events. */
-(
+} /** First frame of a connection; from then on this connection gets events. */ & (
   | { readonly call: "hello"; readonly version: number }
   /** Everything but the exec: namespaces, cgroup, root, parked init. The id stays taken until `delete`. */
   | {

@@ -17,6 +17,9 @@ import { TaskRunner } from "./task-runner.ts";
 import { Turns } from "./turns.ts";
 import type { WorkerDb } from "./worker-db.ts";
 
+/** Revision of the assignment of nothing when a node leaves; managers count from 1. */
+const leftRevision = 0;
+
 export type AgentMembership = Omit<Extract<ToAgent, { readonly kind: "membership" }>, "kind">;
 
 export interface AgentOptions {

@@ -5,7 +5,7 @@ mod support;
 use serde_json::json;
 use std::fs;
 use std::time::Instant;
-use support::{Core, possible};
+use support::{Core, possible, until};
 
 #[test]
 fn a_container_runs_logs_exits_and_leaves_nothing() {
@@ -294,7 +294,7 @@ fn signals_reach_the_program_and_the_state_refuses_what_makes_no_sense() {
         client.fails(json!({"call": "kill", "containerId": "s", "signal": "NOPE", "all": false}))["code"],
         "invalid"
     );
-    until(|| core.log_text("s").contains("up"));
+    until("its first words", || core.log_text("s").contains("up"));
     client.ok(json!({"call": "kill", "containerId": "s", "signal": "TERM", "all": true}));
     assert_eq!(client.exit("s")["exitCode"], 9);
     assert_eq!(
@@ -489,34 +489,6 @@ fn no_byte_of_output_is_lost_and_logs_rotate() {
 }
 
 #[test]
-fn memory_that_runs_out_is_told() {
-    if !possible() {
-        return;
-    }
-    let core = Core::start();
-    let mut client = core.client();
-    let mut create = core.create(
-        "oom",
-        &["sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=200"],
-    );
-    create["spec"]["linux"]["resources"]["memory"] =
-        json!({"limit": 16_777_216, "reservation": null, "swap": 16_777_216});
-    create["spec"]["mounts"][6]["options"] = json!(["size=300m"]);
-    let exit = client.run(create);
-    assert_eq!(exit["oomKilled"], true, "{exit} {}", core.log_text("oom"));
-    assert!(
-        client
-            .events
-            .iter()
-            .any(|event| event["event"] == "oom" && event["containerId"] == "oom"),
-        "{:?}",
-        client.events
-    );
-    client.delete("oom");
-    core.expect_clean();
-}
-
-#[test]
 fn many_containers_at_once_each_keep_their_own_code() {
     if !possible() {
         return;
@@ -551,12 +523,4 @@ fn many_containers_at_once_each_keep_their_own_code() {
         client.delete(id);
     }
     core.expect_clean();
-}
-
-fn until(mut holds: impl FnMut() -> bool) {
-    let limit = Instant::now() + std::time::Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < limit, "it did not come about");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
 }

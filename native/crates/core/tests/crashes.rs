@@ -4,21 +4,13 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
-use std::time::{Duration, Instant};
-use support::{Core, possible};
+use std::time::Duration;
+use support::{Core, possible, rounds, until};
 
 fn kill(pid: i32) {
     // SAFETY: kill takes no pointer; the pid is of a process that this test started.
     let killed = unsafe { libc::kill(pid, libc::SIGKILL) };
     assert_eq!(killed, 0, "killing {pid}");
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < limit, "it did not come about: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -168,12 +160,8 @@ fn kills_at_random_moments_of_a_life_leave_nothing_and_lose_nothing() {
         return;
     }
     let mut core = Core::start();
-    let number = |name: &str, usual: u64| {
-        let text = std::env::var(name).ok();
-        text.and_then(|text| text.parse().ok()).unwrap_or(usual)
-    };
-    let seed = number("SHOAL_CRASH_SEED", 0x5a0a1);
-    let rounds = number("SHOAL_CRASH_ROUNDS", 40);
+    let seed = rounds("SHOAL_CRASH_SEED", 0x5a0a1);
+    let rounds = rounds("SHOAL_CRASH_ROUNDS", 40);
     eprintln!("again: SHOAL_CRASH_SEED={seed} SHOAL_CRASH_ROUNDS={rounds}");
     let mut random = Random(seed);
     for round in 0..rounds {

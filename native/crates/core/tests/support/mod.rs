@@ -56,10 +56,22 @@ pub struct Core {
     pub dir: PathBuf,
     pub name: String,
     pub child: Child,
+    /// What the core's command line is put behind (`setpriv ...`, say); it must exec.
+    prefix: Vec<String>,
+    /// Mount points that the test itself made.
+    own_mounts: Vec<PathBuf>,
 }
+
+/// A file by which a test fills a disk; no container's.
+pub const BALLAST: &str = ".ballast";
 
 impl Core {
     pub fn start() -> Self {
+        Self::start_as(&[], &[])
+    }
+
+    /// A core behind `prefix`, with a tmpfs on each directory of `small` (`core`, `containers`) with these mount options.
+    pub fn start_as(prefix: &[&str], small: &[(&str, &str)]) -> Self {
         let name = format!(
             "shct-{}-{}",
             std::process::id(),
@@ -68,8 +80,22 @@ impl Core {
         let dir = PathBuf::from("/tmp").join(&name);
         fs::create_dir_all(dir.join("containers")).expect("directories");
         make_layer(&dir.join("layer"));
-        let child = spawn(&dir, &name);
-        let core = Self { dir, name, child };
+        let mut own_mounts = Vec::new();
+        for (below, options) in small {
+            let at = dir.join(below);
+            fs::create_dir_all(&at).expect("mount point");
+            assert!(mount_tmpfs(&at, options), "a tmpfs on {}", at.display());
+            own_mounts.push(at);
+        }
+        let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
+        let child = spawn(&prefix, &dir, &name);
+        let core = Self {
+            dir,
+            name,
+            child,
+            prefix,
+            own_mounts,
+        };
         core.wait_up();
         core
     }
@@ -93,7 +119,7 @@ impl Core {
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, &self.name);
+        self.child = spawn(&self.prefix, &self.dir, &self.name);
         self.wait_up();
     }
 
@@ -186,7 +212,10 @@ impl Core {
                 .unwrap_or_default()
         };
         for path in list(&self.dir.join("core")) {
-            if path.file_name().is_some_and(|name| name != ".net") {
+            if path
+                .file_name()
+                .is_some_and(|name| name != ".net" && name != BALLAST)
+            {
                 found.push(path.display().to_string());
             }
         }
@@ -207,6 +236,10 @@ impl Core {
             mounts
                 .lines()
                 .filter(|line| line.contains(&self.name) && !line.contains("/netns"))
+                .filter(|line| {
+                    let at = line.split(' ').nth(4).map(PathBuf::from);
+                    at.is_none_or(|at| !self.own_mounts.contains(&at))
+                })
                 .map(str::to_owned),
         );
         found.extend(
@@ -307,8 +340,21 @@ fn processes(wanted: impl Fn(i32) -> bool) -> Vec<i32> {
         .collect()
 }
 
-fn spawn(dir: &Path, name: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_shoal-core"))
+/// Mounts a tmpfs, or gives the one that is there other options (`remount,...`).
+pub fn mount_tmpfs(at: &Path, options: &str) -> bool {
+    let status = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(at)
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn spawn(prefix: &[String], dir: &Path, name: &str) -> Child {
+    let binary = env!("CARGO_BIN_EXE_shoal-core").to_owned();
+    let words: Vec<&String> = prefix.iter().chain([&binary]).collect();
+    Command::new(words[0])
+        .args(&words[1..])
         .arg("serve")
         .arg("--root")
         .arg(dir.join("core"))
@@ -426,4 +472,19 @@ impl Client {
         self.by_id("start", &id);
         self.exit(&id)
     }
+}
+
+/// Waits for what must come about.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < limit, "it did not come about: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How often a test does something: the variable's number, or the usual one.
+pub fn rounds(variable: &str, usual: u64) -> u64 {
+    let text = std::env::var(variable).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
