@@ -251,7 +251,15 @@ async function checkExits(machine: string, service: string, code: number): Promi
       return seen.length === 3 && over.length === 3 ? true : null;
     },
     90_000,
-  );
+  ).catch((error: unknown) => {
+    const tasks = seen.map(({ ID, NodeID, DesiredState, Status }) => ({
+      ID,
+      NodeID,
+      DesiredState,
+      Status,
+    }));
+    throw new Error(`${String(error)}: ${JSON.stringify(tasks)}`, { cause: error });
+  });
   for (const { ID, Status } of seen) {
     const own = Status.State === "failed" && Status.ContainerStatus?.ExitCode === code;
     if (own) ends.own += 1;

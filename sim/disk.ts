@@ -96,7 +96,7 @@ export function createDisk(
         failed ||= fails;
         if (!fails || random.chance(500)) work();
         const settle = fails
-          ? () => reject(failure("unavailable", `${name}: syncing: EIO`))
+          ? () => reject(failure("internal", `${name}: syncing: EIO`))
           : resolve;
         // The disk goes on while its process is held up, which hears of it afterwards.
         if (process.pausedUntil <= world.now()) settle();

@@ -89,7 +89,7 @@ export function drawMix(random: SimRandom): FaultMix {
       unavailablePerMille: quietTasks ? 0 : random.pick([0, 50, 300]),
     },
     clients: random.between(1, 3),
-    thinkMs: random.pick([50, 300, 300, 1_000, 1_000, 1_000]),
+    thinkMs: random.pick([150, 500, 1_000, 1_000]),
     losesMinority: random.chance(350),
   };
 }

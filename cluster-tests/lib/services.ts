@@ -162,14 +162,20 @@ export class Services {
     );
   }
 
-  /** Waits until the service has printed a line that matches; answers everything it printed. */
+  /** Waits until the service has printed a line that matches; answers everything it printed, what went to stderr last. */
   async printed(name: string, pattern: RegExp, timeoutMs = 15_000): Promise<string> {
     let last = "";
     try {
       return await until(
         `${name} to print ${pattern}`,
         async () => {
-          last = await this.docker("service", "logs", "--raw", name);
+          const { out, err } = await this.swarm.dockerRun(this.manager, [
+            "service",
+            "logs",
+            "--raw",
+            name,
+          ]);
+          last = (out + err).trimEnd();
           return pattern.test(last) ? last : null;
         },
         timeoutMs,

@@ -102,6 +102,8 @@ interface Entry {
   /** Steps under way; the core's list may not know of them yet. */
   busy: number;
   exit: ContainerExit | null;
+  /** Its record is going: nothing is written to it any more. */
+  removing: boolean;
   readonly waiters: Set<(exit: ContainerExit | null) => void>;
 }
 class NativeEngine implements Engine {
@@ -227,7 +229,7 @@ class NativeEngine implements Engine {
     } catch (error) {
       // While the core is away nobody knows whether it was made; asking again tells.
       if (!(error instanceof ShoalError && error.code === "unavailable")) {
-        this.#entries.delete(request.id);
+        this.#drop(entry);
         await records.remove(request.id);
       }
       throw error;
@@ -312,6 +314,7 @@ class NativeEngine implements Engine {
       );
     }
     entry.busy++;
+    entry.removing = true;
     try {
       await this.#options.native
         .call("delete", { containerId: id, force: true })
@@ -322,6 +325,7 @@ class NativeEngine implements Engine {
       this.#publish(id, "destroy", {});
       this.#drop(entry);
     } finally {
+      entry.removing = false;
       entry.busy--;
     }
   }
@@ -397,8 +401,8 @@ class NativeEngine implements Engine {
       if (there.has(id) || entry.busy > 0 || this.#entries.get(id) !== entry) continue;
       if (state === "created") {
         // A crash came between its record and its making; whoever wanted it asks again.
-        await records.remove(id);
         this.#drop(entry);
+        await records.remove(id);
       } else if (entry.exit === null) {
         await this.#exited(id, lostExit(this.#options.clock.now()));
       }
@@ -441,7 +445,7 @@ class NativeEngine implements Engine {
       finishedAt: exit.finishedAtMs as InstantMs,
     };
     try {
-      await this.#options.records.save(entry.container, true);
+      if (!entry.removing) await this.#options.records.save(entry.container, true);
     } catch (error) {
       // A full disk must not hide an end; the code stays with the core until the container is removed.
       this.#options.log.error({ id, error: messageOf(error) }, "recording an exit failed");
@@ -486,7 +490,8 @@ class NativeEngine implements Engine {
   }
 
   #drop(entry: Entry): void {
-    this.#entries.delete(entry.container.id);
+    const { id } = entry.container;
+    if (this.#entries.get(id) === entry) this.#entries.delete(id);
     const waiters = [...entry.waiters];
     entry.waiters.clear();
     for (const waiter of waiters) waiter(entry.exit);
@@ -534,7 +539,7 @@ function entryOf(container: Container): Entry {
           error: container.error,
         }
       : null;
-  return { container, made: exit !== null, busy: 0, exit, waiters: new Set() };
+  return { container, made: exit !== null, busy: 0, exit, removing: false, waiters: new Set() };
 }
 
 /** The end of a container that ran and is gone: with the machine, or with the core's own records. */

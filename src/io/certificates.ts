@@ -144,6 +144,34 @@ export function identityFrom(
   return null;
 }
 
+/** True for a whole, self-signed certificate of an authority. */
+export function isRoot(certificatePem: string): boolean {
+  return holds(() => {
+    const root = new X509Certificate(certificatePem);
+    return root.ca && root.verify(root.publicKey);
+  });
+}
+
+/** True when the root signed the certificate and the key is the certificate's. Says nothing of its dates. */
+export function certifies(rootPem: string, certificatePem: string, keyPem: string): boolean {
+  return holds(() => {
+    const certificate = new X509Certificate(certificatePem);
+    return (
+      certificate.verify(new X509Certificate(rootPem).publicKey) &&
+      certificate.checkPrivateKey(createPrivateKey(keyPem))
+    );
+  });
+}
+
+/** False, too, for what does not parse: Node then throws OpenSSL's words, which say nothing to a user. */
+function holds(check: () => boolean): boolean {
+  try {
+    return check();
+  } catch {
+    return false;
+  }
+}
+
 /** When a certificate stops being good. */
 export function expiryOf(certificatePem: string): InstantMs {
   return Date.parse(new X509Certificate(certificatePem).validTo) as InstantMs;

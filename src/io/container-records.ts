@@ -13,7 +13,20 @@ export function createContainerRecords(dataRoot: string): ContainerRecords {
   const root = join(dataRoot, "containers");
   const directoryOf = (id: string) => join(root, id);
   const configOf = (id: string) => join(root, id, "config.json");
-  return {
+  const queues = new Map<string, Promise<unknown>>();
+
+  /** What is done to one container's files is done in the order it was asked for. */
+  function inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const turn = (queues.get(id) ?? Promise.resolve()).then(work);
+    const settled = turn.catch(() => {});
+    queues.set(id, settled);
+    settled.finally(() => {
+      if (queues.get(id) === settled) queues.delete(id);
+    });
+    return turn;
+  }
+
+  const records: ContainerRecords = {
     async load() {
       await mkdir(root, { recursive: true, mode: 0o700 });
       const found: Container[] = [];
@@ -61,6 +74,13 @@ export function createContainerRecords(dataRoot: string): ContainerRecords {
       }
       await rm(gone, { recursive: true, force: true });
     },
+  };
+  return {
+    ...records,
+    save: (container, durable) => inTurn(container.id, () => records.save(container, durable)),
+    writeFiles: (containerId, files) =>
+      inTurn(containerId, () => records.writeFiles(containerId, files)),
+    remove: (containerId) => inTurn(containerId, () => records.remove(containerId)),
   };
 }
 

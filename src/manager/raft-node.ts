@@ -221,7 +221,11 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
     const { interval, keep } = options.snapshotPolicy();
     if (applied - lastSnapshotIndex < interval) return;
     const status = core.status();
-    assert(status.applied === applied, "the core and the store have applied the same entries");
+    if (status.applied !== applied) {
+      // A leader's snapshot came while these entries were under way; it is newer than ours, and the next Ready installs it.
+      assert(status.firstIndex > applied, "the core and the store have applied the same entries");
+      return;
+    }
     const snapshot: Snapshot = {
       index: applied,
       term: appliedTerm,

@@ -6,9 +6,9 @@ import { join } from "node:path";
 import type { SystemInfo } from "../api/backend.ts";
 import { createApiServer } from "../api/server.ts";
 import { createEngine, type Engine } from "../engine/engine.ts";
+import { readChecked, writeChecked } from "../io/checked-json.ts";
 import { createContainerRecords } from "../io/container-records.ts";
 import { lockDirectory } from "../io/directory-lock.ts";
-import { readJson, writeFileAtomic } from "../io/files.ts";
 import { hostFacts } from "../io/host-facts.ts";
 import { hostInfo, ipv4Routes, mtuOf } from "../io/host-info.ts";
 import { openImageStore } from "../io/image-store.ts";
@@ -92,7 +92,7 @@ export async function startDaemon(
     random,
     log,
     describe,
-    startAgent: (options) => worker.startAgent(options),
+    openAgent: (options) => worker.openAgent(options),
     taskLogs: (query, signal) => taskLogLines(engine, query, signal),
     onFatal,
   });
@@ -166,10 +166,10 @@ async function listen(api: ReturnType<typeof createApiServer>, config: Config): 
 /** The engine's own id, made once: docker shows it, and the ids of the predefined networks come from it. */
 async function engineIdOf(dataRoot: string): Promise<string> {
   const path = join(dataRoot, "engine-id.json");
-  const saved = (await readJson(path)) as { id?: unknown } | null;
+  const saved = (await readChecked(path)) as { id?: unknown } | null;
   if (typeof saved?.id === "string") return saved.id;
   const id = createHash("sha256").update(systemRandom.id()).digest("hex").slice(0, 32);
-  await writeFileAtomic(path, `${JSON.stringify({ id })}\n`);
+  await writeChecked(path, { id });
   return id;
 }
 

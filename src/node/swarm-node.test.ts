@@ -49,7 +49,8 @@ function open(dataRoot: string): SwarmNode {
     random: systemRandom,
     log: silentLog,
     describe: async () => description,
-    startAgent: async () => ({
+    openAgent: async () => ({
+      start: async () => {},
       connected: Promise.resolve(),
       stop: async () => {},
       leave: async () => {},

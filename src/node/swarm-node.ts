@@ -44,6 +44,8 @@ const renewAgainMs = 5_000;
 
 /** What the worker side of this node does for its swarm. */
 export interface AgentHandle {
+  /** Takes up what ran before, then looks for a manager. */
+  start(): Promise<void>;
   /** Resolves at the first welcome of a manager. */
   readonly connected: Promise<void>;
   /** The process ends; containers go on. */
@@ -69,7 +71,8 @@ export interface SwarmNodeOptions {
   readonly random: Random;
   readonly log: Log;
   readonly describe: (dataPathAddress: string) => Promise<NodeDescription>;
-  readonly startAgent: (options: AgentOptions) => Promise<AgentHandle>;
+  /** Reads the worker's database and does nothing yet. Throws naming it when it is damaged. */
+  readonly openAgent: (options: AgentOptions) => Promise<AgentHandle>;
   readonly taskLogs: (query: URLSearchParams, signal: AbortSignal) => AsyncIterable<string>;
   /** The manager's log cannot be written: the process must end. */
   readonly onFatal: (error: Error) => void;
@@ -140,6 +143,12 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
   }
 
   async function startManager(node: Active, founding: boolean): Promise<Manager> {
+    await openParts(node, founding);
+    return runManager(node);
+  }
+
+  /** Reads the manager's log; nothing runs yet. */
+  async function openParts(node: Active, founding: boolean): Promise<void> {
     assert(node.parts === null, "a node has one manager");
     const raftId = present(node.state.raftId, "a manager's raft id");
     node.parts = await openManager({
@@ -152,14 +161,22 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       log,
       onFatal: options.onFatal,
     });
-    const { manager } = node.parts;
+  }
+
+  function runManager(node: Active): Manager {
+    const { manager } = present(node.parts, "an opened manager");
     for (const observe of managerObservers) observe(manager);
     manager.start();
     return manager;
   }
 
   async function startAgent(node: Active): Promise<void> {
-    node.agent = await options.startAgent({
+    await openAgent(node);
+    await node.agent?.start();
+  }
+
+  async function openAgent(node: Active): Promise<void> {
+    node.agent = await options.openAgent({
       nodeId: node.state.nodeId,
       clusterAddress: node.state.clusterAddress,
       dataPathAddress: node.state.dataPathAddress,
@@ -300,12 +317,21 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
         const saved = await files.load();
         if (saved === null) return;
         const node = blank(saved.state, saved.identity);
-        active = node;
-        await startListener(node);
-        await files.removeOtherLogs(node.state.raftId);
         const certified = identityOf(node.identity.certificatePem)?.role === node.state.role;
-        if (certified && node.state.role === "manager") await startManager(node, false);
-        await startAgent(node);
+        active = node;
+        try {
+          await files.removeOtherLogs(node.state.raftId);
+          // All that may be damaged is read before anything runs: a node never starts by half.
+          if (certified && node.state.role === "manager") await openParts(node, false);
+          await openAgent(node);
+          await startListener(node);
+        } catch (error) {
+          active = null;
+          await close(node);
+          throw error;
+        }
+        if (node.parts !== null) runManager(node);
+        await node.agent?.start();
         scheduleRenewal(node);
         if (!certified) await settleRole(node);
       }),

@@ -1,9 +1,11 @@
 /** What a node remembers of its swarm over a restart: who it is there, and whom to ask. Files under DATA_ROOT/swarm. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { certifies, identityOf, isRoot } from "../io/certificates.ts";
+import { readChecked, writeChecked } from "../io/checked-json.ts";
 import type { TlsIdentity } from "../io/cluster-listener.ts";
-import { readJson, removeDurably, writeFileAtomic } from "../io/files.ts";
-import { failure } from "../lib/errors.ts";
+import { removeDurably, writeFileAtomic } from "../io/files.ts";
+import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
 import type { NodeRole } from "../model/node.ts";
 
 export interface SwarmState {
@@ -56,13 +58,15 @@ export function swarmFiles(dataRoot: string): SwarmFiles {
     },
     workerDirectory: join(root, "worker"),
     async load() {
-      const state = await readJson(statePath);
+      const state = await readChecked(statePath);
       if (state === null) return null;
       checkState(state, statePath);
       const [caPem, node] = await Promise.all([read(paths.ca), read(paths.node)]);
-      return { state, identity: { caPem, ...splitPem(node, paths.node) } };
+      const identity = { caPem, ...splitPem(node, paths.node) };
+      checkIdentity(identity, state, paths);
+      return { state, identity };
     },
-    saveState: (state) => writeFileAtomic(statePath, `${JSON.stringify(state, null, 2)}\n`),
+    saveState: (state) => writeChecked(statePath, state),
     async saveIdentity(identity) {
       await writeFileAtomic(paths.ca, identity.caPem, 0o644);
       await writeFileAtomic(paths.node, `${identity.keyPem.trim()}\n${identity.certificatePem}`);
@@ -84,10 +88,7 @@ function splitPem(
       text,
     )?.[0];
     if (found !== undefined) return found;
-    throw failure(
-      "internal",
-      `reading ${path}: it holds no ${kind.toLowerCase()}; restore it, or leave with \`docker swarm leave --force\` and join again`,
-    );
+    throw unusable(path, `it holds no ${kind.toLowerCase()}`);
   };
   return { keyPem: block("PRIVATE KEY"), certificatePem: block("CERTIFICATE") };
 }
@@ -96,12 +97,37 @@ async function read(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    throw failure(
-      "internal",
-      `reading ${path}: ${String(error)}; this node cannot prove who it is in its swarm. Restore the file, or leave with \`docker swarm leave --force\` and join again`,
-      error,
+    throw unusable(path, messageOf(error), error);
+  }
+}
+
+/** A flipped bit or a file of another node is found here, not by the handshake of some peer much later. */
+function checkIdentity(
+  identity: TlsIdentity,
+  state: SwarmState,
+  paths: { readonly ca: string; readonly node: string },
+): void {
+  if (!isRoot(identity.caPem)) throw unusable(paths.ca, "it is damaged, or no root certificate");
+  const { certificatePem, keyPem, caPem } = identity;
+  if (!certifies(caPem, certificatePem, keyPem)) {
+    throw unusable(
+      paths.node,
+      `its key or certificate is damaged, or not of the root in ${paths.ca}`,
     );
   }
+  const holder = identityOf(certificatePem);
+  if (holder?.nodeId !== state.nodeId || holder.clusterId !== state.clusterId) {
+    throw unusable(paths.node, `it is the certificate of another node than ${state.nodeId}`);
+  }
+}
+
+/** Why a certificate's file cannot be used, and the two ways out. */
+function unusable(path: string, why: string, cause?: unknown): ShoalError {
+  return failure(
+    "internal",
+    `reading ${path}: ${why}; this node cannot prove who it is in its swarm. Restore the file from a backup, or remove ${join(path, "../..")} and join again as a new node (then remove the old one with \`docker node rm\`)`,
+    cause,
+  );
 }
 
 function checkState(value: unknown, path: string): asserts value is SwarmState {
@@ -115,7 +141,7 @@ function checkState(value: unknown, path: string): asserts value is SwarmState {
   ) {
     throw failure(
       "internal",
-      `reading ${path}: it is damaged or of another version; restore it, or remove ${path} to leave the swarm (the node must then be removed with \`docker node rm\` and join again)`,
+      `reading ${path}: it is damaged or of another version; restore it from a backup, or remove ${path} to leave the swarm (the node must then be removed with \`docker node rm\` and join again)`,
     );
   }
 }

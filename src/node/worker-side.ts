@@ -14,12 +14,13 @@ import { createNetworkApply } from "../worker/network-apply.ts";
 import type { AgentHandle, AgentOptions } from "./swarm-node.ts";
 
 export interface WorkerSide {
-  startAgent(options: AgentOptions): Promise<AgentHandle>;
+  /** Opens the worker's database. Throws naming it when it is damaged. */
+  openAgent(options: AgentOptions): Promise<AgentHandle>;
   /** Networks of the tasks of this node. */
   networks(): Promise<readonly Network[]>;
 }
 
-/** Nothing runs until startAgent(). */
+/** Nothing runs until the agent that openAgent() gives is started. */
 export function createWorkerSide(parts: {
   readonly engine: Engine;
   readonly native: NativeCore;
@@ -32,13 +33,13 @@ export function createWorkerSide(parts: {
   let agent: Agent | null = null;
   return {
     networks: async () => [...(agent?.held.networks.values() ?? [])],
-    async startAgent(options) {
+    async openAgent(options) {
       const db = await openWorkerDb(options.databaseDirectory);
       let welcomed: () => void = () => {};
       const connected = new Promise<void>((resolve) => {
         welcomed = resolve;
       });
-      const started = createAgent({
+      const opened = createAgent({
         nodeId: options.nodeId,
         clusterAddress: options.clusterAddress,
         managers: options.managers,
@@ -63,26 +64,23 @@ export function createWorkerSide(parts: {
           if (reason === "removed" || reason === "unknown-node") options.onRemoved();
         },
       });
-      try {
-        await started.start();
-      } catch (error) {
-        await db.close();
-        throw error;
-      }
-      agent = started;
       const end = async (): Promise<void> => {
-        agent = null;
+        if (agent === opened) agent = null;
         await db.close();
       };
       return {
         connected,
+        async start() {
+          agent = opened;
+          await opened.start();
+        },
         async stop() {
-          await started.stop();
+          await opened.stop();
           await end();
         },
         async leave() {
-          await started.leave();
-          await started.stop();
+          await opened.leave();
+          await opened.stop();
           await end();
         },
       };

@@ -26,7 +26,7 @@ export function createService(
       `name conflicts with an existing object: service ${other.spec.name} already exists`,
     );
   }
-  const { networks, checks } = resolveNetworks(view, spec);
+  const { networks, checks } = resolveNetworks(view, spec, null);
   const id = random.id();
   const row = {
     id,
@@ -55,7 +55,7 @@ export function updateService(
   if (spec.mode.kind !== service.spec.mode.kind) {
     throw rpcError("not-implemented", "service mode change is not allowed");
   }
-  const { networks, checks } = resolveNetworks(view, spec);
+  const { networks, checks } = resolveNetworks(view, spec, service.spec);
   const row = {
     ...withoutMeta(service),
     spec: { ...spec, task: { ...spec.task, networks } },
@@ -79,6 +79,7 @@ export function rollBackService(
   if (service.previousSpec === null) {
     throw rpcError("failed-precondition", `service ${reference} does not have a previous spec`);
   }
+  const { checks } = resolveNetworks(view, service.previousSpec, service.spec);
   const row = {
     ...withoutMeta(service),
     spec: service.previousSpec,
@@ -92,7 +93,7 @@ export function rollBackService(
       message: "manually requested rollback",
     },
   };
-  return { service, group: [put("services", row, version)] };
+  return { service, group: [put("services", row, version), ...checks] };
 }
 
 /** The row goes at once; the orchestrator ends its tasks. */
@@ -110,8 +111,12 @@ function requireVersion(service: Service, version: number): void {
   }
 }
 
-/** Networks by id, however they were named, each pinned so that it is not removed meanwhile. */
-function resolveNetworks(view: View, spec: ServiceSpec) {
+/**
+ * Networks by id, however they were named. Each that `before` did not use is written again as it is: a removal that was
+ * decided before this service used it is then out of sequence, and so is this write when the removal came first.
+ */
+function resolveNetworks(view: View, spec: ServiceSpec, before: ServiceSpec | null) {
+  const known = new Set(before?.task.networks.map(({ target }) => target));
   const networks: NetworkAttachmentSpec[] = [];
   const checks: ActionGroup[number][] = [];
   for (const attachment of spec.task.networks) {
@@ -126,7 +131,11 @@ function resolveNetworks(view: View, spec: ServiceSpec) {
       );
     }
     networks.push({ ...attachment, target: network.id });
-    checks.push(unchanged("networks", network));
+    checks.push(
+      known.has(network.id)
+        ? unchanged("networks", network)
+        : put("networks", withoutMeta(network), network.meta.version),
+    );
   }
   return { networks, checks };
 }

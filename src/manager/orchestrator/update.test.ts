@@ -218,6 +218,21 @@ describe("a failing update", () => {
     expect(versions(world)).toEqual([0, 0, 0]);
   });
 
+  test("rolled back while start-first kept the old tasks: they stay, none is made anew", async () => {
+    const update = config({ order: "start-first", failureAction: "rollback", monitorNs: 1e9 });
+    const world = await worldOf(specOf(0, { update }));
+    const old = world.running("web").map(({ id }) => id);
+    world.plan = {
+      ...healthy,
+      end: (task) => (task.spec.forceUpdate === 1 ? { afterMs: 0, state: "rejected" } : null),
+    };
+    world.updateService("web", specOf(1, { update }));
+    await world.clock.advance(20 * second);
+    expect(state(world)).toBe("rollback_completed");
+    expect(world.running("web").map(({ id }) => id)).toEqual(old);
+    expect(world.tasks("web").filter(({ desired }) => desired === "running")).toHaveLength(3);
+  });
+
   test("ends also when a task neither runs nor fails (D10)", async () => {
     const update = config({ failureAction: "rollback" });
     const world = await worldOf(specOf(0, { update }));

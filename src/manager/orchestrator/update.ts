@@ -4,7 +4,7 @@ import { defaultUpdate, nsPerMs } from "../../model/defaults.ts";
 import type { Service, UpdateConfig, UpdateState, UpdateStatus } from "../../model/service.ts";
 import type { Task } from "../../model/task.ts";
 import { isTerminal } from "../../model/task-state.ts";
-import type { Action } from "../../store/types.ts";
+import type { Action, View } from "../../store/types.ts";
 import { monitorBeyondDelayMs, progressDeadlineMs } from "./limits.ts";
 import { endedAt, type Pass, successor } from "./restart.ts";
 import { checkService, desire, putService } from "./rows.ts";
@@ -81,10 +81,7 @@ export function planUpdate(pass: Pass, slots: readonly Slot[]): UpdatePlan {
 /** Replaces the tasks of a slot: the old stop before the new one runs, or after, as the order says. */
 export function startSlot(pass: Pass, slot: Slot): void {
   const { service, view, now } = pass;
-  // A task that ended or whose node is lost does not serve: there is nothing to keep while the new one starts.
-  const serving = slot.live.filter(
-    (task) => !isTerminal(task.status.state) && lossOf(task, view) === null,
-  );
+  const serving = slot.live.filter((task) => serves(task, view));
   const startsFirst = configOf(service).order === "start-first";
   const kept = startsFirst ? servingBest(serving) : null;
   const stopped = slot.live.filter((task) => task !== kept);
@@ -118,9 +115,16 @@ function isUnderWay(status: UpdateStatus | null): status is UpdateStatus {
   return status?.state === "updating" || status?.state === "rollback_started";
 }
 
+/** Whether the slot needs a new task. One that is what is wanted and serves is kept, whatever stands beside it (a rollback of start-first). */
 function isSlotDirty(pass: Pass, slot: Slot): boolean {
-  if (slot.live.length > 0) return slot.live.some((task) => pass.isDirty(task));
-  return slot.newest !== null && pass.isDirty(slot.newest);
+  if (slot.live.length === 0) return slot.newest !== null && pass.isDirty(slot.newest);
+  const isKept = (task: Task): boolean => !pass.isDirty(task) && serves(task, pass.view);
+  return slot.live.some((task) => pass.isDirty(task)) && !slot.live.some(isKept);
+}
+
+/** A task that ended or whose node is lost does not serve: there is nothing to keep while the new one starts. */
+function serves(task: Task, view: View): boolean {
+  return !isTerminal(task.status.state) && lossOf(task, view) === null;
 }
 
 function firstOf(

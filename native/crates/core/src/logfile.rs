@@ -85,7 +85,11 @@ impl LogFile {
         }
         match self.file.write_all(bytes) {
             Ok(()) => self.size += bytes.len() as u64,
-            Err(_) => self.lost += records,
+            Err(_) => {
+                self.lost += records;
+                // Half a record would spoil the next one's line too.
+                drop(self.file.set_len(self.size));
+            }
         }
     }
 

@@ -3,10 +3,10 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
-use support::{BALLAST, Core, mount_tmpfs, possible};
+use support::{BALLAST, Core, GATE, mount_tmpfs, possible, until};
 
 /// Unit of a tmpfs's size, in bytes.
 const PAGE_BYTES: u64 = 4096;
@@ -45,16 +45,13 @@ fn a_full_exec_root_refuses_creations_and_keeps_the_exits_of_what_runs() {
     let mut core = Core::start_as(&[], &[("core", "size=512k,nr_inodes=200")]);
     let root = core.dir.join("core");
     let mut client = core.client();
-    let script = [
-        "sh",
-        "-c",
-        "while [ ! -e /go ]; do sleep 0.01; done; exit 6",
-    ];
+    let script = format!("{GATE} exit 6");
+    let create = core.with_gates(core.create("a", &["sh", "-c", &script]));
     let mut refused = 0;
     let mut made = false;
     for pages in 0..BUDGET_MAX {
         fill(&root, pages);
-        let reply = client.call(core.create("a", &script));
+        let reply = client.call(create.clone());
         if reply["ok"] == true {
             made = true;
             break;
@@ -70,7 +67,7 @@ fn a_full_exec_root_refuses_creations_and_keeps_the_exits_of_what_runs() {
     assert!(fs::write(root.join("x"), [0u8; 1]).is_err(), "really full");
     drop(fs::remove_file(root.join("x")));
     client.by_id("start", "a");
-    fs::write(core.dir.join("containers/a/upper/go"), "").expect("go");
+    core.open_gate();
     let exit = client.exit("a");
     assert_eq!(
         (&exit["exitCode"], &exit["exitCodeKnown"]),
@@ -150,16 +147,20 @@ fn a_full_data_root_stops_no_container() {
     }
     let core = Core::start_as(&[], &[("containers", "size=1m")]);
     let mut client = core.client();
-    let script = "echo first; cat /dev/zero > /fill 2>/dev/null; echo lost; seq 1 5000; echo last >&2; exit 9";
-    let exit = client.run(core.create("a", &["sh", "-c", script]));
+    let script = format!(
+        "echo first; {GATE} cat /dev/zero > /fill 2>/dev/null; echo lost; seq 1 5000; echo last >&2; exit 9"
+    );
+    client.ok(core.with_gates(core.create("a", &["sh", "-c", &script])));
+    client.by_id("start", "a");
+    until("its first word", || core.log_text("a").contains("first"));
+    core.open_gate();
+    let exit = client.exit("a");
     assert_eq!(
         (&exit["exitCode"], &exit["exitCodeKnown"]),
         (&json!(9), &json!(true))
     );
-    let log = File::open(core.log_path("a"))
-        .and_then(io::read_to_string)
-        .expect("log");
-    assert!(log.starts_with(r#"{"log":"first\n""#), "{log}");
+    // Every line that is there is whole.
+    assert!(core.log_text("a").starts_with("first\n"));
     let record = fs::read(core.dir.join("core/a/exit.json")).expect("record");
     let record: Value = serde_json::from_slice(&record).expect("JSON");
     assert!(

@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
-use support::{Core, possible, rounds, until};
+use support::{Core, GATE, possible, rounds, until};
 
 /// Doubles a string until there is no memory.
 const GROW: &str = "x=a; while :; do x=$x$x; done";
@@ -88,8 +88,7 @@ fn memory_that_ran_out_while_one_of_ours_was_dead_is_told_later() {
     }
     let mut core = Core::start();
     let mut client = core.client();
-    let wait = "while [ ! -e /go ]; do sleep 0.01; done;";
-    client.ok(small(&core, "core", &format!("{wait} {GROW}")));
+    client.ok(core.with_gates(small(&core, "core", &format!("{GATE} {GROW}"))));
     client.by_id("start", "core");
     client.ok(small(
         &core,
@@ -101,7 +100,7 @@ fn memory_that_ran_out_while_one_of_ours_was_dead_is_told_later() {
         core.log_text("monitor").contains("after")
     });
     core.kill();
-    fs::write(core.dir.join("containers/core/upper/go"), "").expect("go");
+    core.open_gate();
     let record = core.dir.join("core/core/exit.json");
     until("an exit record without a core", || record.exists());
     let state = fs::read(core.dir.join("core/monitor/state.json")).expect("state");

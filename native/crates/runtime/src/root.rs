@@ -89,7 +89,18 @@ fn overlay(
         draft.set("workdir", &format!("{dir}/{WORK}"))
     };
     configure().map_err(|error| (error, draft.complaint()))?;
-    draft.mount(attributes).map_err(|error| (error, None))
+    let root = draft.mount(attributes).map_err(|error| (error, None))?;
+    expect_writable(&root, dir).map_err(|error| (error, None))?;
+    Ok(root)
+}
+
+/// An overlay that cannot make its directory in `work` (a full disk) comes up read-only, which is found out here by its reason.
+fn expect_writable(root: &OwnedFd, dir: &str) -> io::Result<()> {
+    if !file::is_read_only(root.as_fd())? {
+        return Ok(());
+    }
+    fs::create_dir(Path::new(dir).join(WORK).join("probe"))?;
+    Err(io::Error::from_raw_os_error(libc::EROFS))
 }
 
 fn overlay_by_data(layers: &[&str], dir: &str, attributes: u64) -> io::Result<OwnedFd> {
@@ -111,5 +122,7 @@ fn overlay_by_data(layers: &[&str], dir: &str, attributes: u64) -> io::Result<Ow
         0
     };
     mount::mount("overlay", dir, "overlay", flags, &data)?;
-    file::open(dir, libc::O_PATH | libc::O_DIRECTORY)
+    let root = file::open(dir, libc::O_PATH | libc::O_DIRECTORY)?;
+    expect_writable(&root, dir)?;
+    Ok(root)
 }

@@ -62,6 +62,8 @@ pub struct Core {
     own_mounts: Vec<PathBuf>,
 }
 
+/// Shell words that wait for `open_gate`.
+pub const GATE: &str = "while [ ! -e /gates/go ]; do sleep 0.01; done;";
 /// A file by which a test fills a disk; no container's.
 pub const BALLAST: &str = ".ballast";
 
@@ -187,6 +189,20 @@ impl Core {
             "rootfs": {"layers": [self.dir.join("layer")], "directory": self.dir.join("containers").join(id)},
             "log": {"path": self.log_path(id), "maxSizeBytes": null, "maxFiles": 1}
         })
+    }
+
+    /// Lets a create call's program see the files that `open_gate` makes, in /gates.
+    pub fn with_gates(&self, mut create: Value) -> Value {
+        let gates = self.dir.join("gates");
+        fs::create_dir_all(&gates).expect("gates");
+        let mounts = create["spec"]["mounts"].as_array_mut().expect("mounts");
+        mounts.push(json!({"destination": "/gates", "type": "bind", "source": gates, "options": ["rbind", "ro"]}));
+        create
+    }
+
+    /// Lets a program go on that waits by `GATE`.
+    pub fn open_gate(&self) {
+        fs::write(self.dir.join("gates/go"), "").expect("gate");
     }
 
     /// The text that a container has written, both streams as they came.

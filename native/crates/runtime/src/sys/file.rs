@@ -140,6 +140,15 @@ pub fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(stat.f_type)
 }
 
+/// Whether nothing can be written to the file system that a descriptor is on.
+pub fn is_read_only(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: statvfs is plain data that fstatvfs fills.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to our own struct.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat.f_flag & libc::ST_RDONLY != 0)
+}
+
 /// A close-on-exec pipe: (read end, write end).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
