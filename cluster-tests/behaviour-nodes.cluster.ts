@@ -5,6 +5,15 @@ import { type Holdings, holdings, leaked } from "./lib/leaks.ts";
 import { at, isRunning, Services } from "./lib/services.ts";
 import { Swarm } from "./lib/swarm.ts";
 
+interface PlacedNode {
+  readonly ID: string;
+  readonly Status: { readonly Addr: string };
+  readonly Description: {
+    readonly Hostname: string;
+    readonly Platform: { readonly OS: string; readonly Architecture: string };
+  };
+}
+
 let swarm: Swarm;
 let services: Services;
 let before: Holdings;
@@ -45,21 +54,25 @@ async function availability(machine: string, wanted: "active" | "pause" | "drain
 }
 
 test("constraints: every key, both operators, and the reason when none fits", async () => {
-  const [first] = (await swarm.nodes(m1)).filter((node) => node.Description.Hostname === w2);
+  const nodes = await swarm.api<readonly PlacedNode[]>(m1, "/nodes");
+  const node = nodes.find((one) => one.Description.Hostname === w2);
+  const { OS = "", Architecture = "" } = node?.Description.Platform ?? {};
   const cases: readonly (readonly [string, readonly string[], readonly string[]])[] = [
     ["role", ["node.role==manager"], [m1, m1]],
     ["not-role", ["node.role!=manager"], [w1, w2]],
     ["host", [`node.hostname==${w1}`], [w1, w1]],
     ["host-any-case", [`NODE.HOSTNAME == ${w1.toUpperCase()}`], [w1, w1]],
-    ["id", [`node.id==${first?.ID}`], [w2, w2]],
+    ["id", [`node.id==${node?.ID}`], [w2, w2]],
     ["label", ["node.labels.zone==west"], [w2, w2]],
     ["not-label", ["node.labels.zone!=west", "node.role==worker"], [w1, w1]],
     ["absent", ["node.labels.none!=x", `node.hostname!=${m1}`], [w1, w2]],
+    ["ip", [`node.ip==${node?.Status.Addr}`], [w2, w2]],
     [
       "platform",
-      ["node.platform.os==linux", "node.platform.arch==x86_64", "node.role==manager"],
-      [],
+      [`node.platform.os==${OS}`, `node.platform.arch==${Architecture}`, "node.role==manager"],
+      [m1, m1],
     ],
+    ["other-platform", ["node.platform.os==plan9"], []],
     ["nowhere", ["node.labels.zone==mars"], []],
     ["unknown-key", ["node.weight==7"], []],
   ];
@@ -69,7 +82,6 @@ test("constraints: every key, both operators, and the reason when none fits", as
   }
   for (const [name, , hosts] of cases) {
     if (hosts.length > 0) await services.placedOn(name, hosts);
-    if (name === "platform") continue;
     if (hosts.length === 0) {
       const rows = await services.until(name, "a reason", (rows) =>
         rows.every((row) => row.Status.Err !== undefined) ? rows : null,

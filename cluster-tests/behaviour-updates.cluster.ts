@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Holdings, holdings, leaked } from "./lib/leaks.ts";
-import { at, isRunning, type Look, Services } from "./lib/services.ts";
+import { at, isRunning, type Look, Services, type TaskRow } from "./lib/services.ts";
 import { Swarm } from "./lib/swarm.ts";
 
 let swarm: Swarm;
@@ -104,12 +104,13 @@ describe.concurrent("an update", () => {
       "rejected",
       "No such image: no-such-image:1",
     ]);
-    const alive = rows.filter((row) => isRunning(row)).map((row) => row.ID);
+    const serves = (row: TaskRow): boolean => row.DesiredState === "running" && isRunning(row);
+    const alive = rows.filter(serves).map((row) => row.ID);
     expect(alive).toHaveLength(2);
     for (const id of alive) expect(good.some((row) => row.ID === id)).toBe(true);
     // Paused: the restart policy works on, the update does not.
     await new Promise((next) => setTimeout(next, 800));
-    expect((await services.rows("bad")).filter(isRunning).map((row) => row.ID)).toEqual(alive);
+    expect((await services.rows("bad")).filter(serves).map((row) => row.ID)).toEqual(alive);
     await services.update("bad", "--image", "busybox");
     expect(await services.updated("bad", "completed")).toBe("update completed");
     // The two that never changed are what is wanted again: they stay.
@@ -312,7 +313,8 @@ describe.concurrent("an update", () => {
 });
 
 test("docker's own waiting command ends with the update, and says what it saw", async () => {
-  await services.create("waits", ["--replicas", "2", "--update-monitor", "100ms"]);
+  // The command looks five times a second: an update that is over by then is one it has not seen converge.
+  await services.create("waits", ["--replicas", "2", "--update-monitor", "1s"]);
   await services.settled("waits", 2);
   const update = ["service", "update", "--no-resolve-image", "--env-add", "V=2", "waits"];
   const good = await swarm.dockerRun(services.manager, update);

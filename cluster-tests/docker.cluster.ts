@@ -1,43 +1,71 @@
-/** Goal: the unmodified docker command drives the whole first floor. How: docker-commands.sh, every command with its output and exit code asserted, on a manager and a worker. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { join } from "node:path";
+/** Goal: the unmodified docker command drives the whole first floor. How: docker-commands.sh, every command with its output and exit code asserted, on a manager and a worker, once with each docker command that this machine has. */
+import { existsSync, realpathSync } from "node:fs";
+import { copyFile, mkdir, rename } from "node:fs/promises";
+import { delimiter, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { checkout, run } from "./lib/command.ts";
+import { checkout, must, run } from "./lib/command.ts";
 import { dockerArchive } from "./lib/images.ts";
 import { busyboxTar, Swarm } from "./lib/swarm.ts";
 
+/** Longest that the commands may take together, in milliseconds (the time that issue 2 sets them). */
+const scriptMaxMs = 120_000;
+/** Fewest commands that count as the whole script. */
+const commandsMin = 300;
+
+/** Debian's docker and the one that a user would get, where they differ. */
+function clients(): readonly string[] {
+  const inPath = (process.env["PATH"] ?? "")
+    .split(delimiter)
+    .map((folder) => join(folder, "docker"))
+    .find((path) => existsSync(path));
+  const found = ["/usr/bin/docker", ...(inPath === undefined ? [] : [inPath])].filter(existsSync);
+  return [...new Map(found.map((path) => [realpathSync(path), path])).values()];
+}
+
+const found = clients();
 let swarm: Swarm;
 let folder: string;
 
 beforeAll(async () => {
-  folder = await mkdtemp("/var/tmp/shoal-docker-");
+  if (found.length === 0) return;
   swarm = await Swarm.create("dock", 1, 1);
+  folder = join(swarm.storage, "given");
+  await mkdir(folder);
+  const rootfs = await busyboxTar(swarm.storage);
+  const archive = await dockerArchive(swarm.storage, rootfs, "busybox:latest");
+  await rename(rootfs, join(folder, "rootfs.tar"));
+  await copyFile(archive, join(folder, "image.tar"));
 }, 120_000);
 afterAll(async () => {
   await swarm?.destroy();
-  await rm(folder, { recursive: true, force: true });
 }, 120_000);
 
-test("at least 60 docker commands, each with its output and exit code", async () => {
-  const [manager = ""] = swarm.managers;
-  const [worker = ""] = swarm.workers;
-  const rootfs = await busyboxTar(folder);
-  const archive = await dockerArchive(folder, rootfs, "busybox:latest");
-  await swarm.docker(worker, "load", "-i", archive);
-  const outcome = await run(
-    "bash",
-    [join(checkout, "cluster-tests/docker-commands.sh"), archive, rootfs, worker],
-    {
-      env: {
-        DOCKER_HOST: `unix://${swarm.socket(manager)}`,
-        DOCKER_CONFIG: join(swarm.storage, "docker-config"),
-      },
-      timeoutMs: 300_000,
-    },
-  );
-  const [, passed, failed] = /(\d+) passed, (\d+) failed/.exec(outcome.out) ?? [];
-  expect(outcome.out + outcome.err).not.toContain("FAILED");
-  expect(Number(failed)).toBe(0);
-  expect(Number(passed)).toBeGreaterThanOrEqual(60);
-  expect(outcome.code).toBe(0);
-}, 320_000);
+test.skipIf(found.length > 0)(
+  "SKIPPED: no docker command on this machine; `apt-get install docker.io` gives Debian's",
+  (context) => context.skip(),
+);
+
+test.each(found)(
+  "%s: at least 300 commands, each with its output and exit code",
+  async (client) => {
+    const [manager = ""] = swarm.managers;
+    const [worker = ""] = swarm.workers;
+    const env = {
+      DOCKER: client,
+      DOCKER_HOST: `unix://${swarm.socket(manager)}`,
+      DOCKER_CONFIG: join(swarm.storage, "docker-config"),
+    };
+    const version = await must(client, ["version", "--format", "{{.Client.Version}}"], { env });
+    const script = join(checkout, "cluster-tests/docker-commands.sh");
+    const outcome = await run("bash", [script, manager, worker, swarm.socket(worker), folder], {
+      env,
+      timeoutMs: scriptMaxMs,
+    });
+    expect(outcome.out + outcome.err, `docker ${version}`).not.toContain("FAILED");
+    const [, passed, failed] = /(\d+) passed, (\d+) failed/.exec(outcome.out) ?? [];
+    expect(Number(failed), `docker ${version} came to its end`).toBe(0);
+    expect(Number(passed)).toBeGreaterThanOrEqual(commandsMin);
+    expect(outcome.code).toBe(0);
+  },
+  scriptMaxMs + 10_000,
+);

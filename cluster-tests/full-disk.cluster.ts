@@ -11,7 +11,10 @@ import { LoneNode } from "./lib/lone-node.ts";
 
 /** A manager keeps 32 MiB free for its log; two segments, the image and the records need as much again. */
 const dataBytes = 160 * 1024 * 1024;
-const containerRequest = ["service", "create", "-d", "--no-resolve-image", "--stop-signal", "KILL"];
+const create = [
+  ...["service", "create", "-d", "--no-resolve-image"],
+  ...["--stop-signal", "KILL", "--restart-delay", "200ms"],
+];
 
 let manager: LoneNode;
 let worker: LoneNode;
@@ -27,16 +30,7 @@ beforeAll(async () => {
   await worker.docker("swarm", "join", "--token", token, `${manager.address}:2377`);
   await manager.loadBusybox();
   await worker.loadBusybox();
-  await manager.docker(
-    ...containerRequest,
-    "--mode",
-    "global",
-    "--name",
-    "base",
-    "busybox",
-    "sleep",
-    "7d",
-  );
+  await manager.docker(...create, "--mode", "global", "--name", "base", "busybox", "sleep", "7d");
   await manager.converged("base", 2);
 }, 60_000);
 afterAll(async () => {
@@ -59,7 +53,7 @@ test("a manager whose disk is full refuses new services, keeps what it has, and 
   await fill(manager);
   const refusal = await until("a service to be refused", async () => {
     const answer = await manager.dockerRun(
-      ...containerRequest,
+      ...create,
       "--name",
       `x${Date.now()}`,
       "busybox",
@@ -96,7 +90,7 @@ test("a manager whose disk is full refuses new services, keeps what it has, and 
   await free(manager);
   await until("a service to be taken again", async () => {
     const { code } = await manager.dockerRun(
-      ...containerRequest,
+      ...create,
       "--name",
       "after",
       "busybox",
@@ -147,7 +141,7 @@ test("a worker whose disk is full rejects new tasks with the reason, and keeps t
   const pids = await worker.processes("sleep 7d");
   await fill(worker);
   await manager.docker(
-    ...containerRequest,
+    ...create,
     "--restart-condition",
     "none",
     "--constraint",
@@ -192,7 +186,9 @@ test("an image that does not fit is refused and leaves nothing", async () => {
     ["/images/create?fromSrc=-&repo=big", root, 90_000_000],
   ] as const) {
     await fill(worker, room);
-    const answer = await worker.call("POST", path, bytes, tar).catch(async (error) => { throw new Error(`${path} ${room}: ${error} ${worker.exitCode} ${worker.output.slice(-3000)}`); });
+    const answer = await worker.call("POST", path, bytes, tar).catch(async (error) => {
+      throw new Error(`${path} ${room}: ${error} ${worker.exitCode} ${worker.output.slice(-3000)}`);
+    });
     expect(worker.exitCode, worker.output).toBe(null);
     expect(answer.status >= 400 || answer.text.includes("errorDetail"), answer.text).toBe(true);
     expect(answer.text).toMatch(/no space left on device/i);

@@ -95,9 +95,7 @@ export function createDisk(
         failing = false;
         failed ||= fails;
         if (!fails || random.chance(500)) work();
-        const settle = fails
-          ? () => reject(failure("internal", `${name}: syncing: EIO`))
-          : resolve;
+        const settle = fails ? () => reject(failure("internal", `${name}: syncing: EIO`)) : resolve;
         // The disk goes on while its process is held up, which hears of it afterwards.
         if (process.pausedUntil <= world.now()) settle();
         else world.schedule(world.now(), `${name}:${what}:heard`, settle, process);

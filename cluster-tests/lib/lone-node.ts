@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { join } from "node:path";
 import { checkout, must, type Outcome, run, until } from "./command.ts";
@@ -163,7 +163,7 @@ export class LoneNode {
   async stop(signal = "TERM"): Promise<void> {
     const child = this.#daemon;
     if (child === null || this.exitCode !== null) return;
-    const { pid } = JSON.parse(await readFile(join(this.dataRoot, "lock"), "utf8")) as {
+    const { pid } = JSON.parse(await this.inside("cat", join(this.dataRoot, "lock"))) as {
       pid: number;
     };
     await this.inside("kill", `-${signal}`, String(pid));

@@ -189,6 +189,8 @@ export interface ServiceBackend {
 }
 export interface TaskBackend {
   list(): Promise<readonly Task[]>;
+  /** Those of `tasks` that still are what their service wants, however it was changed since (swarmkit orchestrator.IsTaskDirty). */
+  upToDate(tasks: readonly Task[]): Promise<readonly Task[]>;
   get(reference: string): Promise<Task>;
   logs(reference: string, query: LogsQuery): AsyncIterable<TaskLogLine>;
 }

@@ -36,7 +36,7 @@ export async function spoolArchive(
   let bytes = 0;
   let entries = 0;
   try {
-    const source = Readable.toWeb(await decompressed(archive)) as ReadableStream<Uint8Array>;
+    const source = webStream(await decompressed(archive));
     for await (const entry of source.pipeThrough(createTarDecoder({ strict: true }))) {
       const { header } = entry;
       if (++entries > entriesMax) throw failure("invalid", `more than ${entriesMax} entries`);
@@ -94,12 +94,33 @@ export async function spoolFile(
       if (size > archiveBytesMax) {
         throw failure("invalid", `reading the archive: more than ${archiveBytesMax} bytes`);
       }
-      await file.write(chunk);
+      // A full disk makes a write short before it makes one fail.
+      for (let done = 0; done < chunk.byteLength; ) {
+        done += (await file.write(chunk, done)).bytesWritten;
+      }
     }
   } finally {
     await file.close();
   }
   return { path, size, digest: `sha256:${hash.digest("hex")}` };
+}
+
+/**
+ * A web stream that reads one chunk at a time. Not Readable.toWeb: when its reader gives up between two chunks, the next
+ * one is thrown as an exception that nobody can catch ("Controller is already closed").
+ */
+function webStream(source: Readable): ReadableStream<Uint8Array> {
+  const iterator = source[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+  return new ReadableStream({
+    async pull(controller) {
+      const next = await iterator.next();
+      if (next.done === true) controller.close();
+      else controller.enqueue(next.value);
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  });
 }
 
 async function decompressed(archive: AsyncIterable<Uint8Array>): Promise<Readable> {

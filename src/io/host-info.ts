@@ -1,6 +1,6 @@
 /** What this machine is, read from the kernel: for `docker info`, for placement, and for the overlay's MTU. */
 import { readFile } from "node:fs/promises";
-import { availableParallelism, networkInterfaces, release, totalmem, machine } from "node:os";
+import { availableParallelism, machine, networkInterfaces, release, totalmem } from "node:os";
 
 export interface HostInfo {
   readonly kernelVersion: string;

@@ -1,6 +1,7 @@
 /** The worker's database in level, under DATA_ROOT/worker: atomic batches, every record summed, the whole of them too. */
 import { createHash } from "node:crypto";
-import { access, mkdir, open, readFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { access, mkdir, open, readFile, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { Level } from "level";
 import { present } from "../lib/assert.ts";
@@ -11,8 +12,12 @@ import type { TaskStatus } from "../model/task.ts";
 import { isTerminal } from "../model/task-state.ts";
 import type { AssignedTask, NetworkPeer } from "../wire/session.ts";
 import type { WorkerDb, WorkerState } from "../worker/worker-db.ts";
-import { writeFileAtomic } from "./files.ts";
 
+/**
+ * Bytes that must be free for a write: room for level's next table. Level must never meet a full disk: after a write that
+ * failed by half it loses those that follow when it is opened again.
+ */
+export const workerDbReserveBytes: number = 8 * 1024 * 1024;
 /** Bytes of the sum over all records. */
 const sumBytes = 16;
 /** Key of the last batch's number and of the sum over all other records. */
@@ -53,6 +58,7 @@ class LevelWorkerDb implements WorkerDb {
       () => true,
       () => false,
     );
+    await this.#requireRoom("opening");
     if (mark !== null && mark.sequence > 0 && !there) throw this.#damaged("its files are missing");
     // Only now: level opens, and makes, its files as soon as it is constructed.
     this.#opened = new Level(join(this.#directory, "db"), { valueEncoding: "utf8" });
@@ -132,6 +138,7 @@ class LevelWorkerDb implements WorkerDb {
     await this.#last;
     await this.#level.close();
     await this.#writeMark(true);
+    await this.#mark?.sync();
     await this.#mark?.close();
     this.#mark = null;
   }
@@ -140,6 +147,7 @@ class LevelWorkerDb implements WorkerDb {
 
   #write(changes: readonly Change[], sync: boolean): Promise<void> {
     const done = this.#last.then(async () => {
+      await this.#requireRoom("writing to");
       const before = new Map(changes.map(({ key }) => [key, this.#records.get(key)]));
       const sum = this.#sum;
       const operations = changes.map(({ key, value }) => {
@@ -204,6 +212,15 @@ class LevelWorkerDb implements WorkerDb {
     this.#sequence = Number(sequence);
   }
 
+  async #requireRoom(doing: string): Promise<void> {
+    const { bavail, bsize } = await statfs(this.#directory);
+    if (bavail * bsize >= workerDbReserveBytes) return;
+    throw failure(
+      "unavailable",
+      `${doing} ${this.#directory}: no space left on device: ${bavail * bsize} bytes are free, and ${workerDbReserveBytes} are needed; free some space`,
+    );
+  }
+
   get #level(): Level<string, string> {
     return present(this.#opened, "an open database");
   }
@@ -233,8 +250,8 @@ class LevelWorkerDb implements WorkerDb {
 
   async #writeMark(clean: boolean): Promise<void> {
     const text = `${String(this.#sequence).padStart(16, "0")} ${await bootId()} ${clean ? "clean" : "open "}\n`;
-    if (clean) return await writeFileAtomic(this.#markPath, text);
-    this.#mark ??= await open(this.#markPath, "w", 0o600);
+    // In place and always of one length, so that it needs no room: a full disk must not keep a node from stopping.
+    this.#mark ??= await open(this.#markPath, constants.O_RDWR | constants.O_CREAT, 0o600);
     await this.#mark.write(text, 0);
   }
 

@@ -117,7 +117,8 @@ export async function startDaemon(
     labels: config.labels,
     debug: config.logLevel === "debug",
     startedAtMs,
-    coreVersion: native.identity?.binary ?? null,
+    // It says "shoal-core 0.1.0".
+    coreVersion: native.identity?.binary.split(" ").at(-1) ?? null,
   });
   const backend = {
     ...createEngineBackend({ engine, images, swarm, info }),

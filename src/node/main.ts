@@ -49,13 +49,17 @@ async function main(): Promise<void> {
   process.on("SIGINT", () => stop("SIGINT"));
 }
 
+/** One line for what the world did; a bug shows where it is. */
+function explain(error: unknown): string {
+  if (error instanceof ShoalError) return error.message;
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === "ENOSPC" || code === "EDQUOT" || code === "EROFS") {
+    return `starting: ${messageOf(error)}; free some space under --data-root and --exec-root, and start again`;
+  }
+  return error instanceof Error && error.stack !== undefined ? error.stack : String(error);
+}
+
 main().catch((error: unknown) => {
-  const detail =
-    error instanceof ShoalError
-      ? error.message
-      : error instanceof Error
-        ? error.stack
-        : String(error);
-  process.stderr.write(`shoald: ${detail}\n`);
+  process.stderr.write(`shoald: ${explain(error)}\n`);
   process.exit(error instanceof ShoalError && error.code === "invalid" ? 125 : 1);
 });

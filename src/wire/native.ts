@@ -249,6 +249,7 @@ export interface NativeResults {
   readonly hello: {
     readonly version: number;
     readonly pid: number;
+    /** Name and version: `shoal-core 0.1.0`. */
     readonly binary: string;
     readonly cgroup: "v1" | "hybrid" | "v2";
   };

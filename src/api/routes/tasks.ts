@@ -39,15 +39,16 @@ export function taskRoutes(app: FastifyInstance, { backend, closing }: ApiContex
       idsOf(filters, "service", async (name) => (await backend.services.get(name)).id),
       idsOf(filters, "node", async (name) => (await nodeNamed(backend, name)).id),
     ]);
-    const upToDate =
-      booleanFilter(filters, "_up-to-date") === true ? await specVersions(backend) : null;
-    const tasks = (await backend.tasks.list()).filter(
+    const matching = (await backend.tasks.list()).filter(
       (task) =>
         (serviceIds === null || serviceIds.has(task.serviceId)) &&
         (nodeIds === null || (task.nodeId !== null && nodeIds.has(task.nodeId))) &&
-        (upToDate === null || upToDate.get(task.serviceId) === task.specVersion) &&
         taskMatches(task, filters),
     );
+    const tasks =
+      booleanFilter(filters, "_up-to-date") === true
+        ? await backend.tasks.upToDate(matching)
+        : matching;
     const networks = await networksOf(backend, tasks);
     return sendJsonText(reply, `[${tasks.map((task) => taskText(task, networks)).join(",")}]`);
   });
@@ -92,11 +93,6 @@ async function idsOf(
 
 function nodeNamed(backend: Backend, name: string) {
   return backend.nodes.get(name === "self" ? backend.system.swarm().nodeId : name);
-}
-
-async function specVersions(backend: Backend): Promise<ReadonlyMap<string, number>> {
-  const services = await backend.services.list();
-  return new Map(services.map((service) => [service.id, service.specVersion]));
 }
 
 async function networksOf(

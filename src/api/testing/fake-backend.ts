@@ -421,6 +421,10 @@ export function fakeBackend(world: World): Backend {
     },
     tasks: {
       list: async () => world.tasks,
+      upToDate: async (tasks) =>
+        tasks.filter(({ serviceId, specVersion }) =>
+          world.services.some((row) => row.id === serviceId && row.specVersion === specVersion),
+        ),
       get: async (reference) => task(reference),
       logs: (reference, query) => {
         task(reference);

@@ -25,6 +25,7 @@ import {
 } from "../../manager/control/services.ts";
 import { theCluster, updateCluster } from "../../manager/control/swarm.ts";
 import type { Manager } from "../../manager/manager.ts";
+import { isDirty } from "../../manager/orchestrator/dirty.ts";
 import { explainTask } from "../../manager/placement/explain-task.ts";
 import type { Network } from "../../model/network.ts";
 import { type Task, taskName } from "../../model/task.ts";
@@ -157,6 +158,13 @@ export function createClusterBackend(
 
   const tasks: TaskBackend = {
     list: async () => [...(await current()).view.table("tasks").all()],
+    async upToDate(some) {
+      const { view } = await current();
+      return some.filter((task) => {
+        const service = view.table("services").get(task.serviceId);
+        return service !== undefined && !isDirty(task, service, view);
+      });
+    },
     get: async (reference) => lookUp((await current()).view, "tasks", reference),
     async *logs(reference, query) {
       const task = lookUp((await current()).view, "tasks", reference);

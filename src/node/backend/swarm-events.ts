@@ -39,7 +39,7 @@ export function eventOf(change: Change): Omit<EngineEvent, "timeNs"> | null {
     }
     case "networks": {
       const { before, after } = change;
-      if (before !== null && after !== null && onlyCursorMoved(before, after)) return null;
+      if (before !== null && after !== null && isSameToUsers(before, after)) return null;
       const name = (after ?? before)?.spec.name ?? "";
       return { ...base, type: "network", attributes: { name, type: "overlay" } };
     }
@@ -88,11 +88,11 @@ function note(
   attributes[`${what}.new`] = after;
 }
 
-/** Each address given out moves the cursor: docker has no such thing and says nothing. */
-function onlyCursorMoved(before: Network, after: Network): boolean {
-  return (
-    before.cursor !== after.cursor &&
-    JSON.stringify({ ...before, cursor: "", meta: null }) ===
-      JSON.stringify({ ...after, cursor: "", meta: null })
-  );
+/** Each address given out moves the cursor, and a service that joins writes the row as it is: nothing of it is docker's to tell. */
+function isSameToUsers(before: Network, after: Network): boolean {
+  return JSON.stringify(shown(before)) === JSON.stringify(shown(after));
+}
+
+function shown({ meta: _meta, cursor: _cursor, ...rest }: Network): object {
+  return rest;
 }

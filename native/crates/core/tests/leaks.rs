@@ -62,7 +62,7 @@ fn private_kib(pid: u32) -> u64 {
 fn live(core: &Core, client: &mut support::Client, number: u64) {
     let id = format!("l{number}");
     client.ok(core.create(&id, &["sh", "-c", "echo x; sleep 100"]));
-    if number % 4 != 0 {
+    if !number.is_multiple_of(4) {
         client.by_id("start", &id);
     }
     if number % 4 > 1 {

@@ -193,3 +193,102 @@ fn init_with_restart_starts_the_command_again_until_it_is_told_to_stop() {
     assert_eq!(killed, 0);
     assert!(child.wait().expect("end").code().is_some());
 }
+
+/// Names of all fields, at every depth; what a list holds is told by its first.
+fn shape(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                into.push(format!("{at}.{name}"));
+                shape(field, &format!("{at}.{name}"), into);
+            }
+        }
+        serde_json::Value::Array(items) => {
+            if let Some(first) = items.first() {
+                shape(first, &format!("{at}[]"), into);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What the core really answers has the fields of native/testdata/replies.json, which the TypeScript half is checked by.
+#[test]
+fn every_answer_has_the_shape_of_the_shared_fixture() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let mut create = core.create("a", &["sh", "-c", "exit 3"]);
+    let archive = core.dir.join("layer.tar");
+    let packed = Command::new("tar")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(core.dir.join("layer"))
+        .arg("etc")
+        .status();
+    assert!(packed.is_ok_and(|status| status.success()));
+    create["id"] = json!(2);
+    let text = include_str!("../../../testdata/replies.json");
+    let replies: Vec<serde_json::Value> = serde_json::from_str(text).expect("fixture");
+    let wanted = |id: u64| {
+        let reply = replies
+            .iter()
+            .find(|reply| reply["id"] == id && reply["ok"] == true)
+            .expect("a fixture of this call");
+        reply["value"].clone()
+    };
+    let by_id = |call: &str| json!({"call": call, "containerId": "a"});
+    let unpack = json!({"call": "unpack", "archive": archive, "diffId": null, "destination": core.dir.join("unpacked")});
+    let network = json!({"call": "network", "ops": [{"op": "sandbox-remove", "sandbox": "none"}, {"op": "bridge-add", "sandbox": "none", "address": "10.9.0.1/24", "mtu": 1450}]});
+    let resolver = json!({"call": "resolver", "zones": [], "clients": [], "removeZones": [], "removeClients": []});
+    let calls = [
+        (1, json!({"call": "hello", "version": 1})),
+        (2, create),
+        (8, by_id("pids")),
+        (3, by_id("start")),
+        (7, json!({"call": "list"})),
+        (9, network),
+        (10, json!({"call": "network-dump"})),
+        (11, resolver),
+        (12, unpack),
+    ];
+    let mut check = |id: u64, request: serde_json::Value| {
+        let value = client.ok(request.clone());
+        let (mut got, mut want) = (Vec::new(), Vec::new());
+        shape(&value, "", &mut got);
+        shape(&wanted(id), "", &mut want);
+        // What is null or empty here has no fields to compare below it.
+        let missing: Vec<&String> = want
+            .iter()
+            .filter(|field| !got.contains(field) && field.matches(['.', '[']).count() == 1)
+            .collect();
+        let unknown: Vec<&String> = got.iter().filter(|field| !want.contains(field)).collect();
+        let exit = |field: &&String| !field.contains(".exit.");
+        let unknown: Vec<&String> = unknown.into_iter().filter(exit).collect();
+        assert!(
+            missing.is_empty() && unknown.is_empty(),
+            "{request}: missing {missing:?}, unknown {unknown:?} in {value}"
+        );
+        if id == 1 {
+            let version = concat!("shoal-core ", env!("CARGO_PKG_VERSION"));
+            assert_eq!(
+                (&value["binary"], value["cgroup"].is_string()),
+                (&json!(version), true)
+            );
+        }
+    };
+    for (id, request) in calls {
+        check(id, request);
+    }
+    let mut listener = core.client();
+    assert_eq!(listener.exit("a")["exitCode"], 3);
+    check(6, by_id("state"));
+    check(
+        5,
+        json!({"call": "delete", "containerId": "a", "force": false}),
+    );
+    core.expect_clean();
+}

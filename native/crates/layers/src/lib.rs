@@ -151,3 +151,22 @@ fn is_digest(text: &str) -> bool {
                 .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shared_fixture_is_read_whole() {
+        let text = include_str!("../../../testdata/requests.json");
+        let frames: Vec<serde_json::Value> = serde_json::from_str(text).expect("fixture");
+        let frame = frames
+            .iter()
+            .find(|frame| frame["call"] == "unpack")
+            .expect("frame");
+        let request = Request::deserialize(frame).expect("request");
+        assert_eq!(request.archive.to_str(), frame["archive"].as_str());
+        assert_eq!(request.diff_id.as_deref(), frame["diffId"].as_str());
+        assert_eq!(request.destination.to_str(), frame["destination"].as_str());
+    }
+}

@@ -169,4 +169,20 @@ mod tests {
             assert!(Operation::deserialize(&bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn every_operation_of_the_shared_fixture_is_read() {
+        let text = include_str!("../../../testdata/requests.json");
+        let frames: Vec<serde_json::Value> = serde_json::from_str(text).expect("fixture");
+        let frame = frames
+            .iter()
+            .find(|frame| frame["call"] == "network")
+            .expect("frame");
+        let operations = frame["ops"].as_array().expect("ops");
+        assert_eq!(operations.len(), 10, "one of each kind");
+        for operation in operations {
+            let read = Operation::deserialize(operation);
+            assert!(read.is_ok(), "{operation}: {read:?}");
+        }
+    }
 }

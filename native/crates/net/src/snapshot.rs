@@ -102,3 +102,51 @@ pub fn read(name: &str, sandbox: &mut Pinned) -> Result<Snapshot, SandboxError> 
     }
     Ok(snapshot)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_written_as_the_shared_fixture_has_it() {
+        let text = include_str!("../../../testdata/replies.json");
+        let frames: Vec<serde_json::Value> = serde_json::from_str(text).expect("fixture");
+        let frame = frames
+            .iter()
+            .find(|frame| !frame["value"]["sandboxes"].is_null())
+            .expect("frame");
+        let (mac, remote) = ("02:42:0a:00:01:06".to_owned(), "192.168.0.3".to_owned());
+        let whole = Snapshot {
+            sandbox: "n1".into(),
+            bridge: Some(BridgeSnapshot {
+                address: "10.0.1.1/24".into(),
+                mtu: 1450,
+            }),
+            vxlan: Some(VxlanSnapshot {
+                vni: 4097,
+                local: "192.168.0.2".into(),
+                port: 4789,
+                mtu: 1450,
+            }),
+            ports: vec!["v1".into()],
+            fdb: vec![Forward {
+                mac: mac.clone(),
+                remote,
+            }],
+            neighbours: vec![Neighbour {
+                address: "10.0.1.6".into(),
+                mac,
+            }],
+        };
+        let empty = Snapshot {
+            sandbox: "n2".into(),
+            bridge: None,
+            vxlan: None,
+            ports: vec![],
+            fdb: vec![],
+            neighbours: vec![],
+        };
+        let written = serde_json::to_value([whole, empty]).expect("plain data");
+        assert_eq!(written, frame["value"]["sandboxes"]);
+    }
+}

@@ -214,3 +214,28 @@ impl Resolver {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shared_fixture_is_read_whole() {
+        let text = include_str!("../../../../testdata/requests.json");
+        let frames: Vec<serde_json::Value> = serde_json::from_str(text).expect("fixture");
+        let frame = frames
+            .iter()
+            .find(|frame| frame["call"] == "resolver")
+            .expect("frame");
+        let update = Update::deserialize(frame).expect("update");
+        let written = serde_json::json!({
+            "id": frame["id"],
+            "call": "resolver",
+            "zones": update.zones,
+            "clients": update.clients,
+            "removeZones": update.remove_zones,
+            "removeClients": update.remove_clients,
+        });
+        assert_eq!(&written, frame);
+    }
+}

@@ -51,6 +51,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 
 /// Receives one message; empty when the peer has closed.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut reset = false;
     loop {
         // SAFETY: the buffer is writable for its length.
         let got = unsafe {
@@ -64,6 +65,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
         match check(got as libc::c_long) {
             Ok(got) => return Ok(usize::try_from(got).unwrap_or(0)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A peer that closed without having read all says so once, before what it had sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !reset => reset = true,
             Err(error) => return Err(error),
         }
     }
@@ -254,4 +257,22 @@ pub fn set_timeouts(socket: BorrowedFd<'_>, timeout_ms: u32) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn receive_gives_the_last_words_of_a_peer_that_closed_without_listening() {
+        let (ours, theirs) = pair().expect("pair");
+        send(ours.as_fd(), b"unread").expect("sent");
+        send(theirs.as_fd(), b"last words").expect("sent");
+        drop(theirs);
+        let mut buffer = [0u8; 32];
+        let length = receive(ours.as_fd(), &mut buffer).expect("received");
+        assert_eq!(&buffer[..length], b"last words");
+        assert_eq!(receive(ours.as_fd(), &mut buffer).expect("closed"), 0);
+    }
 }
