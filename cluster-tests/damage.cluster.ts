@@ -118,7 +118,7 @@ const swarmCases: readonly Case[] = [
     "raft log, a bit",
     /raft-\w+\/segment-\d+$/,
     flip(0.0006),
-    /is damaged at byte \d+: record .* is broken, though .*Nothing was changed\. Remove the directory .* and join this manager to the cluster again, or restore it from a backup/,
+    /is damaged at byte \d+: record .* is broken, though .*Nothing was changed\. Restore the directory from a backup .* and join again as a new node/,
   ],
   [
     "raft log, its header",
@@ -131,7 +131,7 @@ const swarmCases: readonly Case[] = [
     "raft snapshot, a bit",
     /raft-\w+\/snapshot-[\d-]+$/,
     flip(),
-    /the snapshot's checksum does not hold.*join this manager/,
+    /the snapshot's checksum does not hold.*Restore the directory/,
   ],
   [
     "raft snapshot, cut",

@@ -5,6 +5,7 @@ import { delimiter, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { checkout, must, run } from "./lib/command.ts";
 import { dockerArchive } from "./lib/images.ts";
+import { type Holdings, holdings, leaked } from "./lib/leaks.ts";
 import { busyboxTar, Swarm } from "./lib/swarm.ts";
 
 /** Longest that the commands may take together, in milliseconds (the time that issue 2 sets them). */
@@ -25,9 +26,11 @@ function clients(): readonly string[] {
 const found = clients();
 let swarm: Swarm;
 let folder: string;
+let before: Holdings;
 
 beforeAll(async () => {
   if (found.length === 0) return;
+  before = await holdings();
   swarm = await Swarm.create("dock", 1, 1);
   folder = join(swarm.storage, "given");
   await mkdir(folder);
@@ -37,7 +40,9 @@ beforeAll(async () => {
   await copyFile(archive, join(folder, "image.tar"));
 }, 120_000);
 afterAll(async () => {
+  if (found.length === 0) return;
   await swarm?.destroy();
+  expect(leaked(before, await holdings(), swarm.marks)).toEqual([]);
 }, 120_000);
 
 test.skipIf(found.length > 0)(

@@ -31,9 +31,9 @@ export class Services {
   /** The machine that everything is asked of. */
   readonly manager: string;
 
-  constructor(swarm: Swarm) {
+  constructor(swarm: Swarm, manager: string = swarm.managers[0] ?? "") {
     this.swarm = swarm;
-    this.manager = swarm.managers[0] ?? "";
+    this.manager = manager;
   }
 
   async docker(...args: string[]): Promise<string> {

@@ -47,12 +47,16 @@ export function snapshotName(mark: Pick<SnapshotMark, "index" | "term">): string
   return `snapshot-${String(mark.index).padStart(16, "0")}-${String(mark.term).padStart(16, "0")}`;
 }
 
+/** What to do about a log that cannot be gone on from. Never to remove it alone: a voter without its votes may elect a leader that lacks committed entries. */
+export const lostLogRemedy: string =
+  "Restore the directory from a backup of this node; or, if other managers live, remove this node there (`docker node demote`, then `docker node rm --force`), remove the `swarm` directory that holds this log, and join again as a new node.";
+
 /** Why this directory cannot be started from, and the two ways out. */
 export function damage(disk: LogDisk, name: string, offset: number, why: string): ShoalError {
   return failure(
     "internal",
     `opening the raft log: ${disk.path}/${name} is damaged at byte ${offset}: ${why}. ` +
-      `Nothing was changed. Remove the directory ${disk.path} and join this manager to the cluster again, or restore it from a backup.`,
+      `Nothing was changed. ${lostLogRemedy}`,
   );
 }
 

@@ -18,6 +18,8 @@ import { createStore } from "../store/store.ts";
 export interface ManagerParts {
   readonly manager: Manager;
   readonly transport: RaftTransport;
+  /** The log held nothing when it was opened. */
+  readonly wasEmpty: boolean;
   stop(): Promise<void>;
 }
 export interface ManagerPartsOptions {
@@ -40,6 +42,8 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
   const transport = createRaftTransport(raftId, options.dial, log);
   try {
     let saved = await storage.load();
+    const wasEmpty =
+      saved.hardState.term === 0 && saved.snapshot === null && saved.entries.length === 0;
     if (options.founding && saved.hardState.term === 0) {
       saved = bootstrap(raftId);
       await storage.save(saved);
@@ -82,6 +86,7 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
     return {
       manager,
       transport,
+      wasEmpty,
       async stop() {
         await manager.stop();
         transport.close();

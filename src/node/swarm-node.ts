@@ -10,6 +10,7 @@ import {
   listenForCluster,
   type TlsIdentity,
 } from "../io/cluster-listener.ts";
+import { lostLogRemedy } from "../io/raft-log-recovery.ts";
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
 import { failure, messageOf, ShoalError } from "../lib/errors.ts";
@@ -161,6 +162,15 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       log,
       onFatal: options.onFatal,
     });
+    if (founding) return;
+    if (node.state.raftBegun && node.parts.wasEmpty) {
+      throw failure(
+        "internal",
+        `opening the raft log: ${files.raftDirectory(raftId)} is empty, though this manager has run before; going on without its votes and entries could undo what the cluster acknowledged. ${lostLogRemedy}`,
+      );
+    }
+    // Durable before it votes for the first time.
+    if (!node.state.raftBegun) await remember(node, { ...node.state, raftBegun: true });
   }
 
   function runManager(node: Active): Manager {
@@ -211,7 +221,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       log.info({ role, raftId }, role === "manager" ? "promoted to manager" : "demoted to worker");
       await stopManager(node);
       // Durable before anything is undone: under its old Raft id this node must never run again.
-      await remember(node, { ...node.state, role, raftId });
+      await remember(node, { ...node.state, role, raftId, raftBegun: false });
       await files.removeOtherLogs(raftId);
     }
     await settleRole(node);
@@ -368,6 +378,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
           clusterId,
           role: "manager",
           raftId: random.id(),
+          raftBegun: true,
           managers: [clusterAddress],
           listenHost: listen.host,
           listenPort: listen.port,
@@ -444,6 +455,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
             clusterId: reply.clusterId,
             role: reply.role,
             raftId: reply.raftId,
+            raftBegun: false,
             managers: reply.managers,
             listenHost: listen.host,
             listenPort: listen.port,
