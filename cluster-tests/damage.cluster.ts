@@ -126,6 +126,15 @@ const swarmCases: readonly Case[] = [
     flip(0),
     /damaged at byte 0: the segment's header is broken/,
   ],
+  [
+    "raft log, its directory emptied",
+    /raft-\w+\/segment-\d+$/,
+    async (path) => {
+      await rm(join(path, ".."), { recursive: true });
+      await mkdir(join(path, ".."));
+    },
+    /is empty, though this manager has run before.*Restore the directory/,
+  ],
   ["raft log, gone", /raft-\w+\/segment-\d+$/, remove, /is a snapshot without any segment/],
   [
     "raft snapshot, a bit",

@@ -35,12 +35,15 @@ export class Swarm {
   readonly name: string;
   /** Folder of the machines' state; on a real file system, because overlayfs needs one. */
   readonly storage: string;
+  /** What the names of this swarm's namespaces, cgroups and processes carry. */
+  readonly marks: readonly string[];
   readonly managers: readonly string[];
   readonly workers: readonly string[];
 
   private constructor(name: string, storage: string, managers: number, workers: number) {
     this.name = name;
     this.storage = storage;
+    this.marks = [storage, new MachineStore(storage).hash];
     const names = (letter: string, count: number) =>
       Array.from({ length: count }, (_, index) => `${name}-${letter}${index + 1}`);
     this.managers = names("m", managers);
@@ -67,11 +70,6 @@ export class Swarm {
       throw error;
     }
     return swarm;
-  }
-
-  /** What the names of this swarm's namespaces, cgroups and processes carry. */
-  get marks(): readonly string[] {
-    return [this.storage, new MachineStore(this.storage).hash];
   }
 
   get machines(): readonly string[] {

@@ -99,7 +99,7 @@ describe("damage", () => {
         expect(at, "a torn tail is not refused").toBeLessThan(lastStart);
         expect(outcome.code).toBe("internal");
         expect(outcome.message).toMatch(/segment-0000000000000001 is damaged at byte \d+/);
-        expect(outcome.message).toContain("join this manager to the cluster again");
+        expect(outcome.message).toContain("join again as a new node");
         continue;
       }
       const all = [1, 2, 3, 4].map((index) => entry(index));

@@ -1,9 +1,11 @@
 /** Opens what a manager is made of on this machine: its log, its Raft, its transport, its store. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { certificateAuthority } from "../io/certificates.ts";
 import { openRaftLog } from "../io/raft-log.ts";
+import { lostLogRemedy } from "../io/raft-log-recovery.ts";
 import { createRaftTransport, type Dial, type RaftTransport } from "../io/raft-transport.ts";
 import type { Clock } from "../lib/clock.ts";
+import { failure } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { electionTicks, heartbeatTicks } from "../manager/limits.ts";
@@ -18,8 +20,6 @@ import { createStore } from "../store/store.ts";
 export interface ManagerParts {
   readonly manager: Manager;
   readonly transport: RaftTransport;
-  /** The log held nothing when it was opened. */
-  readonly wasEmpty: boolean;
   stop(): Promise<void>;
 }
 export interface ManagerPartsOptions {
@@ -27,6 +27,8 @@ export interface ManagerPartsOptions {
   readonly raftId: string;
   /** Found a cluster of one: only with an empty directory. */
   readonly founding: boolean;
+  /** The log was made before: its files must be there. */
+  readonly begun: boolean;
   readonly dial: Dial;
   readonly clock: Clock;
   readonly random: Random;
@@ -38,12 +40,13 @@ export interface ManagerPartsOptions {
 export async function openManager(options: ManagerPartsOptions): Promise<ManagerParts> {
   const { directory, raftId, clock, random, log } = options;
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  // A log without records is one that was made just before a crash: it never voted. One without files was taken away.
+  const isGone = !(await readdir(directory)).some((name) => /^(segment|snapshot)-/.test(name));
+  if (options.begun && !options.founding && isGone) throw lost(directory);
   const storage = await openRaftLog({ directory, log });
   const transport = createRaftTransport(raftId, options.dial, log);
   try {
     let saved = await storage.load();
-    const wasEmpty =
-      saved.hardState.term === 0 && saved.snapshot === null && saved.entries.length === 0;
     if (options.founding && saved.hardState.term === 0) {
       saved = bootstrap(raftId);
       await storage.save(saved);
@@ -86,7 +89,6 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
     return {
       manager,
       transport,
-      wasEmpty,
       async stop() {
         await manager.stop();
         transport.close();
@@ -97,4 +99,11 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
     await storage.close();
     throw error;
   }
+}
+
+function lost(directory: string): Error {
+  return failure(
+    "internal",
+    `opening the raft log: ${directory} is empty, though this manager has run before; to go on without its votes and entries could undo what the cluster acknowledged. ${lostLogRemedy}`,
+  );
 }

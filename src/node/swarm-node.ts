@@ -10,7 +10,6 @@ import {
   listenForCluster,
   type TlsIdentity,
 } from "../io/cluster-listener.ts";
-import { lostLogRemedy } from "../io/raft-log-recovery.ts";
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
 import { failure, messageOf, ShoalError } from "../lib/errors.ts";
@@ -156,6 +155,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       directory: files.raftDirectory(raftId),
       raftId,
       founding,
+      begun: node.state.raftBegun,
       dial: (address) => openSocket(address, clusterPaths.raft, node.identity),
       clock,
       random,
@@ -163,12 +163,6 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       onFatal: options.onFatal,
     });
     if (founding) return;
-    if (node.state.raftBegun && node.parts.wasEmpty) {
-      throw failure(
-        "internal",
-        `opening the raft log: ${files.raftDirectory(raftId)} is empty, though this manager has run before; going on without its votes and entries could undo what the cluster acknowledged. ${lostLogRemedy}`,
-      );
-    }
     // Durable before it votes for the first time.
     if (!node.state.raftBegun) await remember(node, { ...node.state, raftBegun: true });
   }
@@ -192,7 +186,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
       dataPathAddress: node.state.dataPathAddress,
       databaseDirectory: files.workerDirectory,
       managers: node.state.managers,
-      connect: (address) => openSession(address, node.identity),
+      connect: (address) => openSession(nearest(node.state, address), node.identity),
       onMembership: (message) => {
         inTurn(() => follow(node, message)).catch((error: unknown) =>
           log.warn({ error: messageOf(error) }, "following the cluster's membership failed"),
@@ -263,7 +257,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
     const failures: string[] = [];
     for (const address of node.state.managers) {
       try {
-        const reply = await requestRenewal(address, node.identity, key.csrPem);
+        const reply = await requestRenewal(nearest(node.state, address), node.identity, key.csrPem);
         const identity = {
           ...node.identity,
           certificatePem: reply.certificatePem,
@@ -541,6 +535,13 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
         if (node !== null) await close(node);
       }),
   };
+}
+
+/** Where to reach `address` from here: this node itself at its own socket, for its advertised address may be known only outside. */
+function nearest(state: SwarmState, address: string): string {
+  if (address !== state.clusterAddress) return address;
+  const host = state.listenHost === "0.0.0.0" ? "127.0.0.1" : state.listenHost;
+  return `${host}:${state.listenPort}`;
 }
 
 /** Waits until a manager welcomed this node's agent, and, on a manager, until the cluster's state is here. */

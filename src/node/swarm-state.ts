@@ -14,7 +14,7 @@ export interface SwarmState {
   readonly clusterId: string;
   readonly role: NodeRole;
   readonly raftId: string | null;
-  /** The log of `raftId` was made, and this manager may have voted: an empty one has lost what others rely on. */
+  /** The log of `raftId` was made, and this manager may have voted: without it, it has lost what others rely on. */
   readonly raftBegun: boolean;
   /** `host:port` of the managers, as last heard. */
   readonly managers: readonly string[];

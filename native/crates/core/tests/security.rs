@@ -173,6 +173,42 @@ fn a_working_directory_outside_the_root_is_refused() {
     }
 }
 
+/// CVE-2024-21626: the same by a link that takes the directory's place between create, which looks, and start, which enters.
+#[test]
+fn a_working_directory_that_is_swapped_before_start_is_refused() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let shared = core.dir.join("shared");
+    let mut outside = 0;
+    for number in 3..20 {
+        fs::create_dir_all(shared.join("work")).expect("dir");
+        let mut create = core.create("swap", &["sh", "-c", "ls -la . ..; pwd"]);
+        create["spec"]["process"]["cwd"] = json!("/shared/work");
+        let bind = json!({"destination": "/shared", "type": "bind", "source": shared, "options": ["rbind"]});
+        create["spec"]["mounts"]
+            .as_array_mut()
+            .expect("mounts")
+            .push(bind);
+        client.ok(create);
+        fs::remove_dir(shared.join("work")).expect("swapped");
+        symlink(format!("/proc/self/fd/{number}"), shared.join("work")).expect("swapped");
+        let failure = client.fails(json!({"call": "start", "containerId": "swap"}));
+        let text = failure["message"].as_str().expect("message");
+        outside += u32::from(text.contains("outside the container's root"));
+        client.delete("swap");
+        assert_eq!(core.log_text("swap"), "");
+        fs::remove_file(shared.join("work")).expect("clean");
+    }
+    assert!(
+        outside > 0,
+        "no descriptor of the host was among them: the test shows nothing"
+    );
+    core.expect_clean();
+}
+
 /// CVE-2024-21626: a descriptor that whoever started the core had left open.
 #[test]
 fn no_descriptor_of_the_host_reaches_the_program() {
