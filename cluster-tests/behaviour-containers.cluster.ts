@@ -143,6 +143,33 @@ describe.concurrent("inside the container", () => {
   });
 });
 
+describe.concurrent("what a container cannot have is told", () => {
+  for (const { what, flags, reason } of [
+    { what: "stop signal", flags: ["--stop-signal", "FOO"], reason: "invalid signal: FOO" },
+    {
+      what: "user",
+      flags: ["--user", "nosuch"],
+      reason: "unable to find user nosuch: no matching entries in passwd file",
+    },
+    {
+      what: "group",
+      flags: ["--group", "nosuch"],
+      reason: "unable to find group nosuch: no matching entries in group file",
+    },
+  ]) {
+    test(`${what}: rejected before it is made`, async () => {
+      const name = `no-${what.replace(" ", "-")}`;
+      await services.create(name, [...once, ...flags]);
+      const said = await services.until(name, "a refusal", ([row]) =>
+        row?.Status.State === "rejected" ? (row.Status.Err ?? "") : null,
+      );
+      expect(said).toBe(reason);
+      await services.remove(name);
+      await services.containersGone(name);
+    });
+  }
+});
+
 describe.concurrent("stopping", () => {
   const loop = "while :; do sleep 0.05; done";
 

@@ -20,7 +20,7 @@ test("no file is longer than a reader can hold", () => {
 
 test("every source file starts with a sentence that says what it is", () => {
   const silent = files.filter(
-    (file) => !/\.test\.ts$/.test(file) && !/^\/\*\*[\s*]*\S/.test(texts.get(file) ?? ""),
+    (file) => !/\.(test|sim)\.ts$/.test(file) && !/^\/\*\*[\s*]*\S/.test(texts.get(file) ?? ""),
   );
   expect(silent).toEqual([]);
 });

@@ -11,7 +11,8 @@ import type { ContainerSpec, TaskSpec } from "../model/task.ts";
 import type { ContainerRecords, HostFacts } from "./container-records.ts";
 import { hostnameFile, hostsFile, resolvConfFile } from "./etc-files.ts";
 import { logOptionsOf } from "./log-options.ts";
-import { argumentsOf, environmentOf, type OciInput, signalName } from "./oci-spec.ts";
+import { argumentsOf, environmentOf, type OciInput } from "./oci-spec.ts";
+import { signalName } from "./signals.ts";
 import { type ContainerUser, findUser } from "./user.ts";
 
 const defaultStopTimeoutSeconds = 10;
@@ -53,6 +54,8 @@ export async function prepareContainer(
   if (problem !== null) throw failure("invalid", problem);
   argumentsOf(image.config, spec);
   logOptionsOf(request.logDriver);
+  // A container whose stop signal nobody knows could never be told to stop.
+  stopSignalOf(spec, image);
   for (const item of spec.mounts) {
     if (item.kind === "bind" && !(await host.exists(item.source ?? ""))) {
       throw failure(
@@ -95,7 +98,7 @@ export function containerOf(
     workingDir: spec.dir || image.config.workingDir,
     user: spec.user ?? image.config.user,
     hostname,
-    stopSignal: signalName(spec.stopSignal || image.config.stopSignal || "SIGTERM"),
+    stopSignal: stopSignalOf(spec, image),
     stopTimeoutSeconds:
       spec.stopGraceNs === null ? defaultStopTimeoutSeconds : spec.stopGraceNs / 1e9,
     mounts: spec.mounts,
@@ -134,4 +137,8 @@ export async function writeEtcFiles(
     }),
   });
   return { hosts: paths.hosts, hostname: paths.hostname, resolvConf: paths["resolv.conf"] };
+}
+
+function stopSignalOf(spec: ContainerSpec, image: Image): string {
+  return signalName(spec.stopSignal || image.config.stopSignal || "SIGTERM");
 }

@@ -6,8 +6,9 @@ import { aTaskSpec } from "../model/testing/rows.ts";
 import { capabilitiesOf, defaultCapabilities } from "./capabilities.ts";
 import { hostsFile, parseResolvConf, resolvConfFile } from "./etc-files.ts";
 import { logOptionsOf } from "./log-options.ts";
-import { argumentsOf, environmentOf, ociSpec, signalName } from "./oci-spec.ts";
+import { argumentsOf, environmentOf, ociSpec } from "./oci-spec.ts";
 import { instantNs } from "./rfc3339.ts";
+import { signalName } from "./signals.ts";
 import { parsePs } from "./top.ts";
 import { findUser } from "./user.ts";
 
@@ -60,9 +61,21 @@ describe("what is executed", () => {
     ["TERM", "SIGTERM"],
     ["sigquit", "SIGQUIT"],
     ["9", "9"],
+    ["SIGRTMIN+3", "SIGRTMIN+3"],
+    ["rtmax-30", "SIGRTMAX-30"],
+    ["RTMIN", "SIGRTMIN"],
+    ["SIGCLD", "SIGCHLD"],
+    ["IOT", "SIGABRT"],
   ])("signal %s", (text, want) => {
     expect(signalName(text)).toBe(want);
   });
+
+  test.each(["FOO", "SIG", "", "0", "65", "-9", "RTMIN+31", "RTMIN-1", "SIGSIGTERM"])(
+    "no signal: %j",
+    (text) => {
+      expect(() => signalName(text)).toThrow(`invalid signal: ${text}`);
+    },
+  );
 });
 
 describe("the OCI configuration", () => {

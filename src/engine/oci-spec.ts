@@ -107,13 +107,6 @@ export function ociSpec(input: OciInput): OciSpec {
   };
 }
 
-/** `SIGTERM`, from what an image or a spec names: `TERM`, `sigterm`, `15`. */
-export function signalName(text: string): string {
-  if (/^\d+$/.test(text)) return text;
-  const upper = text.toUpperCase();
-  return upper.startsWith("SIG") ? upper : `SIG${upper}`;
-}
-
 function resourcesOf(limits: Limits | null): OciSpec["linux"]["resources"] {
   const { memoryBytes, nanoCpus, pids } = limits ?? { memoryBytes: 0, nanoCpus: 0, pids: 0 };
   return {

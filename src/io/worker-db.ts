@@ -18,6 +18,8 @@ import type { WorkerDb, WorkerState } from "../worker/worker-db.ts";
  * failed by half it loses those that follow when it is opened again.
  */
 export const workerDbReserveBytes: number = 8 * 1024 * 1024;
+/** For how long a look at the disk's room holds, in milliseconds; the reserve is far more than is written meanwhile. */
+const roomLookMs = 100;
 /** Bytes of the sum over all records. */
 const sumBytes = 16;
 /** Key of the last batch's number and of the sum over all other records. */
@@ -46,6 +48,8 @@ class LevelWorkerDb implements WorkerDb {
   #sum: Buffer = Buffer.alloc(sumBytes);
   #sequence = 0;
   #last: Promise<void> = Promise.resolve();
+  /** There was room when it was last looked, and that still counts until then (performance.now()). */
+  #roomUntil = 0;
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -89,7 +93,9 @@ class LevelWorkerDb implements WorkerDb {
     await this.#writeMark(false);
   }
 
-  load(): Promise<WorkerState> {
+  async load(): Promise<WorkerState> {
+    // What was asked to be written before is part of it.
+    await this.#last;
     const of = <T>(kind: Kind): readonly T[] =>
       [...this.#records]
         .filter(([key]) => key.startsWith(`${kind}/`))
@@ -98,14 +104,14 @@ class LevelWorkerDb implements WorkerDb {
       const text = this.#records.get(`setting/${name}`);
       return text === undefined ? otherwise : (JSON.parse(text) as number);
     };
-    return Promise.resolve({
+    return {
       revision: setting("revision", 0),
       dataPathPort: setting("dataPathPort", defaultDataPathPort),
       tasks: of<AssignedTask>("task"),
       statuses: of<{ readonly taskId: string; readonly status: TaskStatus }>("status"),
       networks: of<Network>("network"),
       peers: of<NetworkPeer>("peer"),
-    });
+    };
   }
 
   saveAssignment(change: Parameters<WorkerDb["saveAssignment"]>[0]): Promise<void> {
@@ -213,8 +219,12 @@ class LevelWorkerDb implements WorkerDb {
   }
 
   async #requireRoom(doing: string): Promise<void> {
+    if (performance.now() < this.#roomUntil) return;
     const { bavail, bsize } = await statfs(this.#directory);
-    if (bavail * bsize >= workerDbReserveBytes) return;
+    if (bavail * bsize >= workerDbReserveBytes) {
+      this.#roomUntil = performance.now() + roomLookMs;
+      return;
+    }
     throw failure(
       "unavailable",
       `${doing} ${this.#directory}: no space left on device: ${bavail * bsize} bytes are free, and ${workerDbReserveBytes} are needed; free some space`,
