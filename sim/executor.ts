@@ -84,6 +84,8 @@ export class SimMachineExecutor {
       return found;
     };
     return {
+      // Here "not now" is a matter of chance: nobody knows when it ends.
+      onAvailable: () => () => {},
       prepare: (task) =>
         step("prepare", () => {
           if (this.#random.chance(this.chaos.missingPerMille)) {

@@ -72,6 +72,8 @@ export interface Engine {
   readonly events: EventLog;
   /** Reads the records and meets the core's; then every container is known. Waits until the core answers. */
   open(): Promise<void>;
+  /** Told each time the core is there and what it has is known. The returned function ends it. */
+  onReady(listener: () => void): () => void;
   close(): void;
   /** All that can be refused without making anything: image, platform, user, mounts, log driver. */
   check(request: ContainerRequest): Promise<void>;
@@ -113,6 +115,7 @@ class NativeEngine implements Engine {
   readonly #forget: (() => void)[] = [];
   /** While we learn what a core that just connected has: nothing new is made before that is known. */
   #meeting: Promise<void> = Promise.resolve();
+  readonly #readyListeners = new Set<() => void>();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -152,10 +155,20 @@ class NativeEngine implements Engine {
         native.onConnected(() => {
           const met = this.#meetCore();
           this.#meeting = met.catch(() => {});
-          this.#background(met.then(resolve));
+          this.#background(
+            met.then(() => {
+              resolve();
+              for (const listener of [...this.#readyListeners]) listener();
+            }),
+          );
         }),
       );
     });
+  }
+
+  onReady(listener: () => void): () => void {
+    this.#readyListeners.add(listener);
+    return () => this.#readyListeners.delete(listener);
   }
 
   close(): void {

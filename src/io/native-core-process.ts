@@ -8,7 +8,7 @@ import type { Log } from "../lib/log.ts";
 
 /** First wait before a core that ended is started again; doubles up to the maximum while starts fail. */
 const restartMsMin = 10;
-const restartMsMax = 1_000;
+const restartMsMax = 250;
 /** A core that lived so long failed for a new reason: the wait begins anew. */
 const settledMs = 1_000;
 /** How long a started core may take to answer. */

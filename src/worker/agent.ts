@@ -79,6 +79,7 @@ class WorkerAgent implements Agent {
   #stopped = false;
   #leaving: (() => void) | null = null;
   #cancelDescribe: () => void = () => {};
+  #forgetAvailable: () => void = () => {};
 
   constructor(options: AgentOptions) {
     this.#options = options;
@@ -135,6 +136,9 @@ class WorkerAgent implements Agent {
       const task = this.#held.tasks.get(item.taskId);
       if (task !== undefined && item.state === "running") networks.adopt(task, item.containerId);
     }
+    this.#forgetAvailable = executor.onAvailable(() => {
+      for (const runner of this.#runners.values()) runner.nudge();
+    });
     networks.onApplied((revision) => this.#session.send({ kind: "applied", revision }));
     this.#assignNetworks();
     networks.start();
@@ -145,6 +149,7 @@ class WorkerAgent implements Agent {
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#forgetAvailable();
     this.#cancelDescribe();
     this.#session.stop();
     this.#reports.stop();

@@ -42,6 +42,7 @@ export function createEngineExecutor(engine: Engine): Executor {
     async remove(taskId) {
       await engine.remove(containerIdOf(taskId), true);
     },
+    onAvailable: (listener) => engine.onReady(listener),
     async list() {
       return (await engine.list()).flatMap((container) => {
         const taskId = container.labels[taskIdLabel];

@@ -36,6 +36,8 @@ export interface Executor {
   /** Ends it, asking first and killing after the grace. Null: it never ran. */
   shutdown(taskId: string, graceMs: number): Promise<TaskExit | null>;
   remove(taskId: string): Promise<void>;
+  /** Told when what was "unavailable" may be there again: who waits tries at once. The returned function ends it. */
+  onAvailable(listener: () => void): () => void;
   /** What is there, from before a restart too. */
   list(): Promise<readonly ExecutedTask[]>;
 }

@@ -116,6 +116,17 @@ describe("task runner", () => {
     expect(reports.at(-1)).toMatchObject({ state: "running", error: null });
   });
 
+  test("what was put off is tried at once when it may be possible again, without waiting for its time", async () => {
+    const { clock, executor, reports, runner } = world();
+    executor.failures.set("create", [failure("unavailable", "the core is away")]);
+    const one = runner();
+    await clock.pass(0);
+    expect(reports.at(-1)).toMatchObject({ state: "starting", error: "the core is away" });
+    one.nudge();
+    await clock.pass(0);
+    expect(reports.at(-1)).toMatchObject({ state: "running", error: null });
+  });
+
   test("waits while it is only wanted ready", async () => {
     const { clock, runner, states } = world();
     const one = runner(anAssigned("t1", { desired: "ready" }));

@@ -80,6 +80,12 @@ export class TaskRunner {
     this.#changed();
   }
 
+  /** What a step waited for may be there again: it is tried at once. */
+  nudge(): void {
+    this.#retryMs = retryMsMin;
+    this.#wake?.();
+  }
+
   /** No longer assigned: it is shut down and removed, then `gone` is called. */
   drop(): void {
     this.#assigned = false;

@@ -52,6 +52,18 @@ export class FakeExecutor implements Executor {
   /** Steps that wait until they are let go. */
   readonly held: Map<string, Promise<void>> = new Map();
 
+  readonly #availableListeners = new Set<() => void>();
+
+  onAvailable(listener: () => void): () => void {
+    this.#availableListeners.add(listener);
+    return () => this.#availableListeners.delete(listener);
+  }
+
+  /** What was away is there again. */
+  available(): void {
+    for (const listener of this.#availableListeners) listener();
+  }
+
   async #step(name: string, taskId: string): Promise<void> {
     this.calls.push(`${name} ${taskId}`);
     await this.held.get(name);
