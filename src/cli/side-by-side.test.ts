@@ -97,7 +97,8 @@ describe.skipIf(!hasDocker)("beside docker 28 (skipped where it is not on PATH)"
     const theirs = await docker(words);
     const ours = await engine.run(...words);
     // The names of one image come out of a map in docker: in any order.
-    const inOrder = (out: string) => (words[0] === "images" ? out.split("\n").sort() : out);
+    const inOrder = (out: string) =>
+      (words[0] ?? "").startsWith("image") ? out.split("\n").sort() : out;
     expect({ ...ours, out: inOrder(ours.out), err: asDocker(ours.err) }).toEqual({
       ...theirs,
       out: inOrder(theirs.out),
