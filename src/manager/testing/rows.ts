@@ -3,44 +3,11 @@ import { defaultClusterSpec } from "../../model/defaults.ts";
 import type { Node, NodeDescription } from "../../model/node.ts";
 import type { Service, ServiceSpec } from "../../model/service.ts";
 import type { Task, TaskSpec } from "../../model/task.ts";
+import { aTaskSpec } from "../../model/testing/rows.ts";
 import type { Action, TableName, Tables } from "../../store/types.ts";
 
 export function testTaskSpec(changed: Partial<TaskSpec> = {}): TaskSpec {
-  return {
-    container: {
-      image: "busybox:latest",
-      labels: {},
-      command: [],
-      args: [],
-      hostname: null,
-      env: [],
-      dir: null,
-      user: null,
-      groups: [],
-      readOnly: false,
-      stopSignal: null,
-      stopGraceNs: null,
-      hosts: [],
-      dns: null,
-      capabilityAdd: [],
-      capabilityDrop: [],
-      sysctls: {},
-      ulimits: [],
-      mounts: [],
-      noNewPrivileges: false,
-      oomScoreAdj: 0,
-      init: null,
-      isolation: null,
-    },
-    limits: null,
-    reservations: null,
-    restart: null,
-    placement: null,
-    networks: [],
-    logDriver: null,
-    forceUpdate: 0,
-    ...changed,
-  };
+  return aTaskSpec(changed);
 }
 
 export function testServiceSpec(changed: Partial<ServiceSpec> = {}): ServiceSpec {
