@@ -164,7 +164,8 @@ expect 0 'overall progress: 2 out of 2 tasks' docker service create --no-resolve
 expect 0 '[Ss]ervice .*converged' docker service scale web=1
 expect 0 '[Ss]ervice .*converged' docker service update --no-resolve-image --label-add note=only web
 expect 0 'overall progress: 1 out of 1 tasks' docker service update --no-resolve-image --env-add B=2 web
-expect 0 '^\["A=1","B=2"\]$' value TaskTemplate.ContainerSpec.Env web
+# The client keeps --env-add in a map: the order is not told.
+expect 0 '^\[("A=1","B=2"|"B=2","A=1")\]$' value TaskTemplate.ContainerSpec.Env web
 expect 0 'rollback: manually requested rollback|overall progress: rolling back update' docker service rollback web
 eventually '^\["A=1"\]$' value TaskTemplate.ContainerSpec.Env web
 expect 1 'name conflicts with an existing object' "${create[@]}" --name web busybox sleep 1d
