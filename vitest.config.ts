@@ -4,7 +4,11 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "unit", include: ["src/**/*.test.ts", "tidy/**/*.test.ts"] },
+        test: {
+          name: "unit",
+          include: ["src/**/*.test.ts", "tidy/**/*.test.ts", "conformance/**/*.test.ts"],
+          testTimeout: 20_000,
+        },
       },
       { extends: true, test: { name: "sim", include: ["sim/**/*.sim.ts"], testTimeout: 60_000 } },
       {

@@ -50,6 +50,8 @@ export function createDisk(
   let durable = empty();
   let pending: (() => void)[] = [];
   let life = 0;
+  /** When the last thing that it was asked to do will be done. */
+  let busyUntil = 0;
   let failing = false;
   let failed = false;
 
@@ -86,7 +88,8 @@ export function createDisk(
     const mine = life;
     return new Promise((resolve, reject) => {
       pending.push(work);
-      const due = world.after(random.between(0, disk.slowMsMax));
+      const due = Math.max(world.after(random.between(0, disk.slowMsMax)), busyUntil);
+      busyUntil = due;
       world.schedule(due, `${name}:${what}`, () => {
         if (mine !== life) return;
         const next = pending.shift();
@@ -109,6 +112,7 @@ export function createDisk(
     open(process) {
       life += 1;
       pending = [];
+      busyUntil = 0;
       failing = false;
       failed = false;
       return {

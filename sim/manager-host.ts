@@ -55,7 +55,14 @@ export async function openManager(parts: ManagerHostParts): Promise<SimManager> 
   }
   const store = observed(createStore(), host, safety);
   const core = createRaft(
-    { ...RAFT_DEFAULTS, id: raftId, electionTicks, heartbeatTicks, random },
+    {
+      ...RAFT_DEFAULTS,
+      id: raftId,
+      electionTicks,
+      heartbeatTicks,
+      asyncStorageWrites: true,
+      random,
+    },
     saved,
   );
   const raft = createRaftNode({
@@ -67,6 +74,9 @@ export async function openManager(parts: ManagerHostParts): Promise<SimManager> 
     clock,
     random,
     log: silentLog,
+    endOfTurn: (work) => {
+      world.schedule(world.now(), `${host}:turn`, work, process);
+    },
     snapshotPolicy: () => parts.snapshots,
     onFatal: parts.onFatal,
   });

@@ -2,7 +2,8 @@
 import { failure } from "../src/lib/errors.ts";
 import type { Message, PeerId, Transport } from "../src/raft/types.ts";
 import type { Channel } from "../src/wire/channel.ts";
-import { decode, decodeMessages, encode, encodeMessages } from "../src/wire/codec.ts";
+import { decode, encode } from "../src/wire/codec.ts";
+import { decodeMessages, encodeMessages } from "../src/wire/raft-frames.ts";
 import type { SimRandom } from "./random.ts";
 import type { Process, World } from "./world.ts";
 
@@ -16,12 +17,18 @@ export interface Weather {
 }
 /** How long a stream over a cut lives at most before an end sees it closed, as our websockets' pings make it. */
 const silentStreamMs = 4_000;
+/** When the sender of a snapshot hears that it arrived, and when that it did not, as our transport tells it. */
+const snapshotWordMs = 1;
+const snapshotLostMs = 10_000;
 
 interface Peer {
   readonly process: Process;
   readonly host: string;
   receive: ((message: Message) => void) | null;
   closed: ((peer: PeerId) => void) | null;
+  snapshotSent: ((peer: PeerId, ok: boolean) => void) | null;
+  /** The last snapshot sent to each peer, until it is told how that ended. */
+  readonly snapshots: Map<PeerId, Message>;
 }
 interface End {
   readonly process: Process;
@@ -138,13 +145,21 @@ export class SimNetwork {
 
   /** Raft's transport of peer `id`, which runs in `process` on `host`. */
   transport(id: PeerId, host: string, process: Process): Transport {
-    const peer: Peer = { process, host, receive: null, closed: null };
+    const peer: Peer = {
+      process,
+      host,
+      receive: null,
+      closed: null,
+      snapshotSent: null,
+      snapshots: new Map(),
+    };
     this.#peers.set(id, peer);
     return {
       send: (messages) => {
         if (!process.alive) return;
         for (const message of messages) {
           this.onSend(message);
+          if (message.kind === "snapshot") peer.snapshots.set(message.to, message);
           this.#datagram(host, message);
         }
       },
@@ -160,6 +175,12 @@ export class SimNetwork {
           peer.closed = null;
         };
       },
+      onSnapshotSent: (receive) => {
+        peer.snapshotSent = receive;
+        return () => {
+          peer.snapshotSent = null;
+        };
+      },
       setPeers: () => {},
     };
   }
@@ -170,6 +191,7 @@ export class SimNetwork {
     for (let copy = 0; copy < copies; copy += 1) {
       if (this.#random.chance(this.weather.lossPerMille)) {
         this.dropped += 1;
+        this.#reportSnapshot(message, false);
         continue;
       }
       const what = `${from}>${to}:${message.kind}`;
@@ -181,6 +203,7 @@ export class SimNetwork {
     const peer = this.#peers.get(message.to);
     if (peer === undefined || this.#isCut(from, peer.host)) {
       this.dropped += 1;
+      this.#reportSnapshot(message, false);
       return;
     }
     if (peer.process.pausedUntil > this.#world.now()) {
@@ -191,6 +214,27 @@ export class SimNetwork {
     if (this.weather.encoded) {
       for (const copy of decodeMessages(encodeMessages([message]))) peer.receive?.(copy);
     } else peer.receive?.(message);
+    this.#reportSnapshot(message, true);
+  }
+
+  /** Tells who sent a snapshot how it ended: soon when it arrived, after a while when it did not. */
+  #reportSnapshot(message: Message, ok: boolean): void {
+    if (message.kind !== "snapshot") return;
+    const sender = this.#peers.get(message.from);
+    if (sender === undefined) return;
+    const waitMs = ok ? snapshotWordMs : snapshotLostMs;
+    const what = `snapshot:${sender.host}:${ok}`;
+    this.#world.schedule(
+      this.#world.after(waitMs),
+      what,
+      () => {
+        // Not of one that a newer replaced, and once.
+        if (sender.snapshots.get(message.to) !== message) return;
+        sender.snapshots.delete(message.to);
+        sender.snapshotSent?.(message.to, ok);
+      },
+      sender.process,
+    );
   }
 
   /** Takes streams that are opened to `host`. */

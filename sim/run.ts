@@ -1,19 +1,27 @@
-/** The simulator's command line: script/sim [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--trace]. */
+/** The simulator's command line: Raft alone from seeds, or with --scenario NAME whole clusters. See `script/sim --help`. */
+import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { fullChaos, scenarioNamed, scenarios } from "./scenarios/all.ts";
+import { asMarkdown, asText, RaftReport } from "./raft/report.ts";
+import { runRaftSeed } from "./raft/simulation.ts";
+import { scenarioNamed, scenarios } from "./scenarios/all.ts";
 import type { Scenario } from "./scenarios/scenario.ts";
 import { type RunResult, runSeed } from "./simulation.ts";
 
-const usage = `Usage: script/sim [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--trace]
+const usage = `Usage: script/sim [--seeds N] [--from S] [--minutes M] [--scenario NAME] [--stop-at-first] [--trace]
 
-Runs whole clusters from seeds: the same seed gives the same run.
-  --seeds N        how many seeds (default 200)
+Runs simulations from seeds: the same seed gives the same run. Exit code: 0 clean, 1 something that must not be was, 2 bad arguments.
+  --seeds N        how many seeds (default 1000, of whole clusters 200)
   --from S         the first seed (default 1)
   --minutes M      instead of --seeds: as many as go into M minutes
-  --scenario NAME  one of the below (default full-chaos)
+  --scenario NAME  one of the below (default raft)
+  --stop-at-first  end with the first seed that fails
   --trace          print every event; for one seed
+  --markdown       print the table of what was done as Markdown (raft)
+  --table FILE     and write it there (raft)
 
 Scenarios:
+  ${"raft".padEnd(20)} Raft alone: production core, driver and log, on simulated disks, clocks and networks
+Whole clusters:
 ${scenarios.map(({ name, about }) => `  ${name.padEnd(20)} ${about}`).join("\n")}
 `;
 /** Between two lines that say how far it is, in ms. */
@@ -23,8 +31,12 @@ interface Options {
   readonly seeds: number;
   readonly from: number;
   readonly untilMs: number | null;
-  readonly scenario: Scenario;
+  /** Null: Raft alone. */
+  readonly scenario: Scenario | null;
+  readonly stopAtFirst: boolean;
   readonly trace: boolean;
+  readonly markdown: boolean;
+  readonly table: string | null;
 }
 
 function say(line: string): void {
@@ -35,11 +47,14 @@ function optionsOf(args: readonly string[]): Options {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      seeds: { type: "string", default: "200" },
+      seeds: { type: "string" },
       from: { type: "string", default: "1" },
       minutes: { type: "string" },
-      scenario: { type: "string", default: fullChaos.name },
+      scenario: { type: "string", default: "raft" },
+      "stop-at-first": { type: "boolean", default: false },
       trace: { type: "boolean", default: false },
+      markdown: { type: "boolean", default: false },
+      table: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -47,16 +62,19 @@ function optionsOf(args: readonly string[]): Options {
     process.stdout.write(usage);
     process.exit(0);
   }
-  const scenario = scenarioNamed(values.scenario);
+  const scenario = values.scenario === "raft" ? null : scenarioNamed(values.scenario);
   if (scenario === undefined) throw new Error(`unknown scenario: ${values.scenario}`);
-  const { minutes } = values;
+  const { minutes, seeds = scenario === null ? "1000" : "200" } = values;
   return {
-    seeds: minutes === undefined ? wholeNumber("--seeds", values.seeds) : Number.MAX_SAFE_INTEGER,
+    seeds: minutes === undefined ? wholeNumber("--seeds", seeds) : Number.MAX_SAFE_INTEGER,
     from: wholeNumber("--from", values.from),
     untilMs:
       minutes === undefined ? null : performance.now() + positive("--minutes", minutes) * 60_000,
     scenario,
+    stopAtFirst: values["stop-at-first"],
     trace: values.trace,
+    markdown: values.markdown,
+    table: values.table ?? null,
   };
 }
 
@@ -74,32 +92,76 @@ function positive(flag: string, text: string): number {
   return value;
 }
 
-async function main(options: Options): Promise<number> {
-  const results: RunResult[] = [];
+interface Ran {
+  readonly violation: string | null;
+  readonly traceHash: string;
+  readonly simulatedMs: number;
+}
+
+/** Runs seed after seed, saying what fails and how far it is. `name` is of the scenario. */
+async function runSeeds(
+  options: Options,
+  name: string,
+  run: (seed: number, trace: ((atMs: number, what: string) => void) | null) => Promise<Ran>,
+): Promise<void> {
   const begin = performance.now();
   let told = begin;
-  const { scenario, from } = options;
+  let done = 0;
+  let current = options.from;
+  process.on("unhandledRejection", (error) => {
+    say(`seed ${current}: VIOLATION: a promise was rejected and nobody heard: ${String(error)}`);
+    say(`  again: script/sim --scenario ${name} --from ${current} --seeds 1`);
+    process.exit(1);
+  });
   const trace = options.trace
     ? (atMs: number, what: string) => say(`${(atMs / 1_000).toFixed(3)} ${what}`)
     : null;
-  for (let seed = from; seed < from + options.seeds; seed += 1) {
+  for (let seed = options.from; seed < options.from + options.seeds; seed += 1) {
     if (options.untilMs !== null && performance.now() >= options.untilMs) break;
-    const result = await runSeed(seed, scenario, trace);
-    results.push(result);
+    current = seed;
+    const result = await run(seed, trace);
+    done += 1;
     if (result.violation !== null) {
       say(
         `seed ${seed}: VIOLATION after ${(result.simulatedMs / 1_000).toFixed(3)} s: ${result.violation}`,
       );
-      say(`  again: script/sim --scenario ${scenario.name} --from ${seed} --seeds 1`);
+      say(`  again: script/sim --scenario ${name} --from ${seed} --seeds 1`);
+      if (options.stopAtFirst) break;
     } else if (options.seeds === 1) {
       say(`seed ${seed}: clean, trace ${result.traceHash}`);
     }
     if (performance.now() - told >= progressMs) {
       told = performance.now();
-      say(`… ${results.length} seeds, ${Math.round((told - begin) / 1_000)} s`);
+      say(`… ${done} seeds, ${Math.round((told - begin) / 1_000)} s`);
     }
   }
-  return summary(results, (performance.now() - begin) / 1_000, scenario);
+}
+
+async function main(options: Options): Promise<number> {
+  const begin = performance.now();
+  const seconds = (): number => (performance.now() - begin) / 1_000;
+  const { scenario } = options;
+  if (scenario === null) {
+    const report = new RaftReport();
+    await runSeeds(options, "raft", async (seed, trace) => {
+      const result = await runRaftSeed(seed, trace);
+      report.add(result);
+      return result;
+    });
+    const { user, system } = process.cpuUsage();
+    const rows = report.rows(seconds(), (user + system) / 1e6);
+    say("");
+    process.stdout.write(options.markdown ? asMarkdown(rows) : asText(rows));
+    if (options.table !== null) writeFileSync(options.table, asMarkdown(rows));
+    return report.violations.length === 0 ? 0 : 1;
+  }
+  const results: RunResult[] = [];
+  await runSeeds(options, scenario.name, async (seed, trace) => {
+    const result = await runSeed(seed, scenario, trace);
+    results.push(result);
+    return result;
+  });
+  return summary(results, seconds(), scenario);
 }
 
 function summary(results: readonly RunResult[], seconds: number, scenario: Scenario): number {

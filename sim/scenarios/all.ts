@@ -67,7 +67,7 @@ export const scenarios: readonly Scenario[] = [
     faultMs: 40_000,
     thinkMs: 300,
   })),
-  scenario("raft", "managers alone, few requests: most time goes to consensus", (drawn) => ({
+  scenario("managers", "managers alone, few requests: most time goes to consensus", (drawn) => ({
     ...drawn,
     workers: 0,
     clients: 1,

@@ -17,6 +17,7 @@ import { imageCommands, imageGroup } from "./commands/image.ts";
 import { machineGroup } from "./commands/machine.ts";
 import { networkGroup } from "./commands/network.ts";
 import { nodeGroup } from "./commands/node.ts";
+import { raftGroup } from "./commands/raft.ts";
 import { serviceGroup } from "./commands/service.ts";
 import { swarmGroup } from "./commands/swarm.ts";
 import { systemCommands } from "./commands/system.ts";
@@ -30,6 +31,7 @@ const groups: readonly GroupSpec[] = [
   machineGroup(clusterGroup),
   networkGroup,
   nodeGroup,
+  raftGroup,
   serviceGroup,
   swarmGroup,
 ];

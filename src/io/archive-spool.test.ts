@@ -43,7 +43,7 @@ test.each([
   await expect(spoolArchive(source, directory)).rejects.toThrow("EEXIST");
   // What is on its way must not turn up as an exception later; the runner fails on one.
   for (let turn = 0; turn < 50; turn += 1) await new Promise((next) => setImmediate(next));
-  expect(sent.end).toBe(true);
+  await expect.poll(() => sent.end, { timeout: 10_000 }).toBe(true);
 });
 
 test("an archive in small chunks is spooled whole", async () => {

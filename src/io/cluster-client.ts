@@ -17,6 +17,7 @@ import {
 } from "../wire/session.ts";
 import { identityFrom, rootDigest } from "./certificates.ts";
 import type { TlsIdentity } from "./cluster-listener.ts";
+import { raftSocketOptions } from "./raft-transport.ts";
 import { channelOf } from "./ws-channel.ts";
 
 /** Splits `host:port`; the port defaults to 2377. */
@@ -104,6 +105,7 @@ export async function openSocket(
     handshakeTimeout: connectTimeoutMs,
     perMessageDeflate: false,
     maxPayload: messageBytesMax,
+    ...(path === clusterPaths.raft ? raftSocketOptions : {}),
   });
   return await new Promise<WebSocket>((resolve, reject) => {
     socket.once("open", () => {

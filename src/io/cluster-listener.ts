@@ -11,7 +11,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { failure, messageOf, ShoalError, statusOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Identity } from "../manager/ca/authority.ts";
-import { joinBodyBytesMax, messageBytesMax } from "../wire/limits.ts";
+import { joinBodyBytesMax, messageBytesMax, raftFrameBytesMax } from "../wire/limits.ts";
 import { clusterPaths } from "../wire/session.ts";
 import { identityFrom } from "./certificates.ts";
 
@@ -67,11 +67,10 @@ export async function listenForCluster(
     requestCert: true,
     rejectUnauthorized: false,
   });
-  const sockets = new WebSocketServer({
-    noServer: true,
-    maxPayload: messageBytesMax,
-    perMessageDeflate: false,
-  });
+  const endpoint = (maxPayload: number) =>
+    new WebSocketServer({ noServer: true, maxPayload, perMessageDeflate: false });
+  const sessions = endpoint(messageBytesMax);
+  const managers = endpoint(raftFrameBytesMax);
 
   /** The asker's identity as far as the path needs one. Throws what to answer. */
   function authorize(request: IncomingMessage, path: string): Identity | null {
@@ -169,8 +168,9 @@ export async function listenForCluster(
       return;
     }
     const known = peer as Identity;
-    sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      if (path === clusterPaths.raft) handlers.raft(webSocket, known);
+    const isRaft = path === clusterPaths.raft;
+    (isRaft ? managers : sessions).handleUpgrade(request, socket, head, (webSocket) => {
+      if (isRaft) handlers.raft(webSocket, known);
       else handlers.session(webSocket, known, plainAddress(request.socket.remoteAddress));
     });
   });
@@ -184,7 +184,9 @@ export async function listenForCluster(
     address: `${host}:${port}`,
     setIdentity: (next) => server.setSecureContext(tlsOptions(next)),
     async close() {
-      for (const client of sockets.clients) client.terminate();
+      for (const { clients } of [sessions, managers]) {
+        for (const client of clients) client.terminate();
+      }
       await new Promise<void>((resolve) => {
         server.close(() => resolve());
         server.closeAllConnections();

@@ -37,12 +37,18 @@ export async function lockDirectory(directory: string): Promise<() => Promise<vo
   );
 }
 
+/** Writes nothing. Throws ShoalError("conflict") naming the owner when a living process has `directory`. */
+export async function refuseIfLocked(directory: string): Promise<void> {
+  const owner = await readFile(join(directory, NAME), "utf8").catch(absent);
+  if (owner !== null) await refuseLiving(directory, owner);
+}
+
 async function refuseLiving(directory: string, owner: string): Promise<void> {
   const { pid, started } = parseOwner(owner);
   if (pid === null || (await startOf(pid)) !== started) return;
   throw failure(
     "conflict",
-    `opening ${directory}: process ${pid} is using it; stop that process, or give this daemon its own --data-root`,
+    `opening ${directory}: process ${pid} is using it; stop that process first, or give a second daemon its own --data-root`,
   );
 }
 

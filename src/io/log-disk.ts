@@ -1,12 +1,13 @@
 /** The few file operations that the Raft log needs, as a contract, and Node's files behind it. One flat directory. */
-import { close, fdatasync, fsync, open, writeSync } from "node:fs";
+import { close, fsync, open, writeSync } from "node:fs";
 import { mkdir, open as openHandle, readdir, readFile, rename, rm, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { type SyncThread, startSyncThread } from "./sync-thread.ts";
 
 /** An open file that is written at given places. */
 export interface LogFile {
-  /** Hands the bytes to the operating system at once; they are durable only after sync(). Throws the system's error. */
+  /** Hands the bytes to the operating system at once, and keeps none of them; they are durable only after sync(). Throws the system's error. */
   write(bytes: Uint8Array, offset: number): void;
   /** Resolves when everything written is on the device. Rejects with the system's error; then nothing is known of it. */
   sync(): Promise<void>;
@@ -29,28 +30,40 @@ export interface LogDisk {
   freeBytes(): Promise<number>;
 }
 
+/** A LogDisk of this machine. */
+export interface OpenLogDisk extends LogDisk {
+  /** Ends what the disk runs; its files are closed. */
+  close(): Promise<void>;
+}
+
 /** Zeros are written in pieces of this size, in bytes, so that no piece holds the event loop's thread pool for long. */
 const ZERO_BYTES = 1024 * 1024;
 
 const openFd = promisify(open);
 const closeFd = promisify(close);
-const syncData = promisify(fdatasync);
 const syncAll = promisify(fsync);
 
 /** The directory `path`, made if it is not there. */
-export async function openLogDisk(path: string): Promise<LogDisk> {
+export async function openLogDisk(path: string): Promise<OpenLogDisk> {
   const made = await mkdir(path, { recursive: true, mode: 0o700 });
   // A new directory is itself a name in another one.
   if (made !== undefined) await syncDirectoryAt(dirname(made));
   const at = (name: string): string => join(path, name);
+  // Only who writes needs one.
+  let started: SyncThread | null = null;
+  const thread = (): SyncThread => {
+    started ??= startSyncThread();
+    return started;
+  };
   return {
     path,
+    close: async () => started?.close(),
     list: () => readdir(path),
     read: async (name) => {
       const bytes = await readFile(at(name));
       return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     },
-    open: async (name) => logFile(await openFd(at(name), "r+")),
+    open: async (name) => logFile(await openFd(at(name), "r+"), thread),
     create: async (name, contents, bytes) => {
       const file = await openHandle(at(name), "w", 0o600);
       try {
@@ -84,14 +97,14 @@ async function syncDirectoryAt(path: string): Promise<void> {
   }
 }
 
-function logFile(fd: number): LogFile {
+function logFile(fd: number, thread: () => SyncThread): LogFile {
   return {
     write: (bytes, offset) => {
       for (let done = 0; done < bytes.length; ) {
         done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
       }
     },
-    sync: () => syncData(fd),
+    sync: () => thread().sync(fd),
     close: () => closeFd(fd),
   };
 }

@@ -6,15 +6,17 @@ import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Entry, HardState, SavedState, Snapshot } from "../raft/types.ts";
 import type { LogDisk } from "./log-disk.ts";
+import { keyOf, type LogCipher, type LogKey } from "./raft-log-cipher.ts";
 import {
-  decodeRecord,
+  decodeFrame,
   decodeSegmentHeader,
-  decodeSnapshot,
+  frameAt,
   type LogRecord,
   SEGMENT_HEADER_BYTES,
   type SegmentHeader,
   type SnapshotMark,
 } from "./raft-log-format.ts";
+import { openSnapshot, snapshotFrame } from "./raft-log-snapshot.ts";
 
 /** A segment as it lies on the disk. */
 export interface Segment extends SegmentHeader {
@@ -32,9 +34,11 @@ export interface Recovered {
   readonly writeAt: number;
   /** Bytes from writeAt on that are not zero and must be before anything is written there. */
   readonly cutBytes: number;
-  /** The last segment's header is not on disk: it was made just before the stop. */
+  /** The last segment's header is not on disk, or not whole: it was made just before the stop. */
   readonly headerMissing: boolean;
-  /** Files that belong to nothing: half-made snapshots, snapshots that were replaced. */
+  /** What the snapshot is sealed with; null also when there is none. */
+  readonly snapshotKeyId: string | null;
+  /** Files that belong to nothing: half-made snapshots, snapshots and segments that were replaced. */
   readonly leftovers: readonly string[];
 }
 
@@ -60,39 +64,56 @@ export function damage(disk: LogDisk, name: string, offset: number, why: string)
   );
 }
 
+/** Why what is sealed with this key cannot be read. The file may well be whole: it is not called damaged. */
+export function keyMissing(path: string, keyId: string, cipher: LogCipher | null): ShoalError {
+  const held = cipher?.held ?? [];
+  const where =
+    cipher === null
+      ? "no key was given"
+      : `${cipher.source} holds ${held.length === 0 ? "no data key" : `data key ${held.join(" and ")}`}`;
+  return failure(
+    "internal",
+    `opening the raft log: ${path} is encrypted with data key ${keyId}, and ${where}. ` +
+      `Nothing was changed. Put back the key file that belongs to this log. ${lostLogRemedy}`,
+  );
+}
+
 /**
  * What the directory holds, or null when it is new. Changes nothing on the disk.
- * Throws ShoalError("internal") naming file, byte and remedy when something before the tail is damaged or missing.
+ * Throws ShoalError("internal") naming file, byte and remedy when something before the tail is damaged or missing, and
+ * naming key and key file when something is sealed with a key that is not at hand.
  */
-export async function recover(disk: LogDisk, log: Log): Promise<Recovered | null> {
+export async function recover(
+  disk: LogDisk,
+  log: Log,
+  cipher: LogCipher | null = null,
+): Promise<Recovered | null> {
   const names = (await disk.list()).sort();
   const segmentNames = names.filter((name) => /^segment-\d{16}$/.test(name));
   const snapshotNames = names.filter((name) => /^snapshot-/.test(name));
-  const firstName = segmentNames[0];
-  if (firstName === undefined) {
+  if (segmentNames.length === 0) {
     const orphan = snapshotNames.find((name) => !name.endsWith(".tmp"));
     if (orphan === undefined) return null;
     throw damage(disk, orphan, 0, "it is a snapshot without any segment of the log beside it");
   }
-  const replay = new Replay(disk);
-  let number = numberOf(firstName);
-  for (const name of segmentNames) {
-    if (numberOf(name) !== number) {
-      throw damage(
-        disk,
-        segmentName(number),
-        0,
-        "this segment is missing, though there are later ones",
-      );
-    }
-    await replay.segment(name, number, name === segmentNames.at(-1), log);
-    number += 1;
+  // Old segments go one by one, but a power failure may undo some removals and not others: what lies before a gap is
+  // old, if the snapshot reaches what lies behind it.
+  const from = Math.max(
+    0,
+    segmentNames.findLastIndex(
+      (name, at) => at > 0 && numberOf(name) !== numberOf(segmentNames[at - 1] ?? "") + 1,
+    ),
+  );
+  const replay = new Replay(disk, cipher);
+  for (const name of segmentNames.slice(from)) {
+    await replay.segment(name, numberOf(name), name === segmentNames.at(-1), log);
   }
-  const snapshot = await readSnapshot(disk, replay.mark);
-  replay.checkReach(firstName);
+  const firstName = segmentNames[from] ?? "";
+  replay.checkReach(firstName, from > 0);
+  const snapshot = await readSnapshot(disk, replay.mark, cipher);
   const kept = replay.mark === null ? null : snapshotName(replay.mark);
   return {
-    state: replay.state(snapshot),
+    state: replay.state(snapshot?.snapshot ?? null),
     mark: replay.mark,
     lastIndex: replay.lastIndex,
     nextRecord: replay.nextRecord,
@@ -100,29 +121,39 @@ export async function recover(disk: LogDisk, log: Log): Promise<Recovered | null
     writeAt: replay.writeAt,
     cutBytes: replay.cutBytes,
     headerMissing: replay.headerMissing,
-    leftovers: snapshotNames.filter((name) => name !== kept),
+    snapshotKeyId: snapshot?.keyId ?? null,
+    leftovers: [...segmentNames.slice(0, from), ...snapshotNames.filter((name) => name !== kept)],
   };
 }
 
-async function readSnapshot(disk: LogDisk, mark: SnapshotMark | null): Promise<Snapshot | null> {
+async function readSnapshot(
+  disk: LogDisk,
+  mark: SnapshotMark | null,
+  cipher: LogCipher | null,
+): Promise<{ readonly snapshot: Snapshot; readonly keyId: string | null } | null> {
   if (mark === null) return null;
   const name = snapshotName(mark);
   let bytes: Uint8Array;
   try {
     bytes = await disk.read(name);
   } catch (error) {
-    throw damage(
-      disk,
-      name,
-      0,
-      `the snapshot that the log goes on from cannot be read: ${messageOf(error)}`,
-    );
+    const why = `the snapshot that the log goes on from cannot be read: ${messageOf(error)}`;
+    throw damage(disk, name, 0, why);
   }
-  const snapshot = decodeSnapshot(bytes);
-  if (snapshot === null || snapshot.index !== mark.index || snapshot.term !== mark.term) {
+  const frame = snapshotFrame(bytes);
+  if (frame === null || frame.index !== mark.index || frame.term !== mark.term) {
     throw damage(disk, name, 0, "the snapshot's checksum does not hold");
   }
-  return snapshot;
+  const key = keyOf(cipher, frame.keyId);
+  if (key === undefined) throw keyMissing(`${disk.path}/${name}`, frame.keyId ?? "", cipher);
+  const snapshot = openSnapshot(frame, key);
+  if (snapshot === null) throw damage(disk, name, 0, changedText(frame.keyId));
+  return { snapshot, keyId: frame.keyId };
+}
+
+/** A checksum that holds and a key that does not: no accident of a disk. */
+export function changedText(keyId: string | null): string {
+  return `its checksum holds, but data key ${keyId} does not open it: it was put there from another log, or changed on purpose`;
 }
 
 /** Runs through the records in order and keeps what they add up to. */
@@ -134,13 +165,15 @@ class Replay {
   cutBytes = 0;
   headerMissing = false;
   readonly #disk: LogDisk;
+  readonly #cipher: LogCipher | null;
   #hardState: HardState = { term: 0, vote: null, commit: 0 };
   /** Entries of index base+1, base+2, … */
   #base = 0;
   #entries: Entry[] = [];
 
-  constructor(disk: LogDisk) {
+  constructor(disk: LogDisk, cipher: LogCipher | null) {
     this.#disk = disk;
+    this.#cipher = cipher;
   }
 
   get lastIndex(): number {
@@ -164,12 +197,19 @@ class Replay {
         `record ${this.nextRecord} is missing or broken, though ${name} goes on with record ${header.firstRecord}`,
       );
     }
+    const key = this.#key(name, header.keyId);
     let at = SEGMENT_HEADER_BYTES;
     for (;;) {
-      const found = decodeRecord(bytes, at);
-      if (found === null) break;
-      this.#record(name, at, found.record);
-      at = found.next;
+      const frame = frameAt(bytes, at);
+      if (frame === null) break;
+      if (frame.number !== this.nextRecord) {
+        const why = `it holds record ${frame.number} where record ${this.nextRecord} belongs`;
+        throw damage(this.#disk, name, at, why);
+      }
+      const record = decodeFrame(frame, key);
+      if (record === null) throw damage(this.#disk, name, at, changedText(header.keyId));
+      this.#record(name, at, record);
+      at = frame.next;
     }
     this.writeAt = at;
     if (last) this.#tail(name, bytes, at, log);
@@ -184,23 +224,30 @@ class Replay {
   ): SegmentHeader {
     const header = decodeSegmentHeader(bytes);
     if (header !== null && header.number === number) return header;
-    // A segment gets its header with its first record: stopped between, it is all zeros. Only the last one can be.
+    // A segment gets its header with its first record, and either may be torn. Only the last one can be, and only one
+    // without a good record: then nothing in it was ever acknowledged.
     const untouched =
-      bytes.length >= SEGMENT_HEADER_BYTES &&
-      isZero(bytes.subarray(0, SEGMENT_HEADER_BYTES)) &&
-      findRecord(bytes, SEGMENT_HEADER_BYTES, 0) === null;
+      bytes.length >= SEGMENT_HEADER_BYTES && findRecord(bytes, SEGMENT_HEADER_BYTES, 0) === null;
     if (!untouched || !last || (first && number !== 1)) {
       throw damage(this.#disk, name, 0, "the segment's header is broken");
     }
     this.headerMissing = true;
-    return { number, firstRecord: this.nextRecord, lastIndexBefore: this.lastIndex };
+    return {
+      number,
+      firstRecord: this.nextRecord,
+      lastIndexBefore: this.lastIndex,
+      keyId: this.#cipher?.current.id ?? null,
+    };
+  }
+
+  #key(name: string, keyId: string | null): LogKey | null {
+    const key = keyOf(this.#cipher, keyId);
+    if (key === undefined)
+      throw keyMissing(`${this.#disk.path}/${name}`, keyId ?? "", this.#cipher);
+    return key;
   }
 
   #record(name: string, offset: number, record: LogRecord): void {
-    if (record.number !== this.nextRecord) {
-      const why = `it holds record ${record.number} where record ${this.nextRecord} belongs`;
-      throw damage(this.#disk, name, offset, why);
-    }
     this.nextRecord += 1;
     this.#hardState = record.hardState;
     this.mark = record.mark;
@@ -246,8 +293,12 @@ class Replay {
   }
 
   /** The entries must reach back to the snapshot, or to the beginning. */
-  checkReach(firstName: string): void {
+  checkReach(firstName: string, afterGap: boolean): void {
     const covered = this.mark === null ? 0 : this.mark.index;
+    if (this.#base > covered && afterGap) {
+      const missing = segmentName(numberOf(firstName) - 1);
+      throw damage(this.#disk, missing, 0, "this segment is missing, though there are later ones");
+    }
     if (this.#base > covered) {
       const why = `entries ${covered + 1} to ${this.#base} are missing: segments before this one are gone`;
       throw damage(this.#disk, firstName, 0, why);
@@ -264,20 +315,16 @@ class Replay {
 }
 
 /** Where a whole record numbered from `number` on begins, at or after `from`; records lie at multiples of 8 bytes. */
-function findRecord(bytes: Uint8Array, from: number, number: number): number | null {
+export function findRecord(bytes: Uint8Array, from: number, number: number): number | null {
   for (let at = Math.ceil(from / 8) * 8; at < bytes.length; at += 8) {
     // Cheap before dear: most of a segment is zeros.
     if (bytes[at] === 0) continue;
-    const found = decodeRecord(bytes, at);
-    if (found !== null && found.record.number >= number) return at;
+    const found = frameAt(bytes, at);
+    if (found !== null && found.number >= number) return at;
   }
   return null;
 }
 
-function isZero(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0);
-}
-
-function numberOf(name: string): number {
+export function numberOf(name: string): number {
   return Number(name.slice("segment-".length));
 }

@@ -2,49 +2,81 @@
  * Raft's messages between managers: one websocket between two managers, whoever opened it.
  * Best effort: what cannot be sent is dropped, Raft sends again. A peer's closed connection is told at once.
  */
-import type { RawData, WebSocket } from "ws";
+import { randomUUID } from "node:crypto";
+import type { ClientOptions, WebSocket } from "ws";
 import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Message, PeerId, Transport } from "../raft/types.ts";
-import { decodeMessages, encodeMessages } from "../wire/codec.ts";
+import { raftFrameBytesMax } from "../wire/limits.ts";
+import { EntryBlocks } from "../wire/raft-frames.ts";
+import type { LinkFrame } from "../wire/raft-link.ts";
+import { type Greeted, type Greeter, greet } from "./raft-transport-greeting.ts";
 import {
-  pingIntervalMs,
-  raftBufferedBytesMax,
-  raftRedialMsMax,
-  raftRedialMsMin,
-} from "../wire/limits.ts";
+  type RaftTransportLimits,
+  raftTransportLimits,
+  validateTransportLimits,
+} from "./raft-transport-limits.ts";
+import { RaftLink } from "./raft-transport-link.ts";
+import { SnapshotReceiver, SnapshotSender } from "./raft-transport-snapshots.ts";
 
 /** Opens a websocket to the manager at an address. */
 export type Dial = (address: string) => Promise<WebSocket>;
 export interface RaftTransport extends Transport {
-  /** A connection that another manager opened; its first frame says which peer it is. */
+  /** A connection that another manager opened; its greeting says which peer it is. */
   accept(socket: WebSocket): void;
   close(): void;
 }
 
+/**
+ * How a Raft connection is opened. Its bytes are not masked: masking guards proxies that do not know websockets, and
+ * between managers there are none; it would cost a copy of everything. (ws sets TCP_NODELAY by itself.)
+ */
+export const raftSocketOptions: ClientOptions = {
+  perMessageDeflate: false,
+  maxPayload: raftFrameBytesMax,
+  generateMask: (mask) => mask.fill(0),
+};
+
 interface Peer {
   address: string | null;
-  socket: WebSocket | null;
+  link: RaftLink | null;
+  /** The life of the peer that greeted last: older ones are not heard. */
+  incarnation: string | null;
   dialing: boolean;
   redialMs: number;
   redial: NodeJS.Timeout | null;
 }
 
 /** The transport of the peer `self`. */
-export function createRaftTransport(self: PeerId, dial: Dial, log: Log): RaftTransport {
+export function createRaftTransport(
+  self: PeerId,
+  dial: Dial,
+  log: Log,
+  changedLimits: Partial<RaftTransportLimits> = {},
+): RaftTransport {
+  const limits: RaftTransportLimits = { ...raftTransportLimits, ...changedLimits };
+  validateTransportLimits(limits);
+  const greeter: Greeter = { id: self, incarnation: randomUUID(), limits };
   const peers = new Map<PeerId, Peer>();
+  const sockets = new Set<WebSocket>();
   let receive: (message: Message) => void = () => {};
   let closed: (peer: PeerId) => void = () => {};
+  let snapshotSent: (peer: PeerId, ok: boolean) => void = () => {};
   let over = false;
+  const sender = new SnapshotSender(limits, log, (peer, ok) => {
+    if (!over) snapshotSent(peer, ok);
+  });
+  const receiver = new SnapshotReceiver(self, limits, log, (message) => receive(message));
 
   function peerOf(id: PeerId): Peer {
     let peer = peers.get(id);
     if (peer === undefined) {
       peer = {
         address: null,
-        socket: null,
+        link: null,
+        incarnation: null,
         dialing: false,
-        redialMs: raftRedialMsMin,
+        redialMs: limits.redialMsMin,
         redial: null,
       };
       peers.set(id, peer);
@@ -52,50 +84,82 @@ export function createRaftTransport(self: PeerId, dial: Dial, log: Log): RaftTra
     return peer;
   }
 
-  /** Takes a socket into use for a peer, in place of an older one. */
-  function adopt(id: PeerId, socket: WebSocket): void {
-    const peer = peerOf(id);
-    // Both ends may dial at once: each keeps receiving on both, and sends on the newest.
-    peer.socket = socket;
-    peer.redialMs = raftRedialMsMin;
-    let heard = true;
-    const pinger = setInterval(() => {
-      if (!heard) return socket.terminate();
-      heard = false;
-      socket.ping();
-    }, pingIntervalMs);
-    socket.on("pong", () => {
-      heard = true;
-    });
-    socket.on("message", (data) => {
-      heard = true;
-      take(id, data, socket);
-    });
-    socket.on("error", (error) =>
-      log.debug({ peer: id, error: messageOf(error) }, "raft connection"),
-    );
-    socket.on("close", () => {
-      clearInterval(pinger);
-      if (peer.socket !== socket) return;
-      peer.socket = null;
-      if (over) return;
-      closed(id);
-      scheduleDial(id, peer);
+  /** Counts a socket until it closes, so that close() finds it. */
+  function own(socket: WebSocket): void {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    socket.on("error", (error) => {
+      log.debug({ error: messageOf(error) }, "raft connection");
+      socket.terminate();
     });
   }
 
-  function take(id: PeerId, data: RawData, socket: WebSocket): void {
-    let messages: readonly Message[];
-    try {
-      messages = decodeMessages(data as Buffer);
-    } catch (error) {
-      log.warn({ peer: id, error: messageOf(error) }, "raft connection closed: bad frame");
-      socket.terminate();
+  /** Takes a greeted connection into use, unless an equal one is kept. */
+  function adopt(socket: WebSocket, greeted: Greeted, dialer: PeerId): void {
+    const id = greeted.peer;
+    const peer = peerOf(id);
+    const link: RaftLink = new RaftLink(socket, greeted, dialer, limits, log, {
+      message(message) {
+        if (link.incarnation !== peer.incarnation || over) return;
+        // The certificate says that it is a manager; the frame must be of the peer that opened it.
+        if (message.from === id && message.to === self) receive(message);
+      },
+      frame(frame) {
+        if (link.incarnation === peer.incarnation && !over) takeFrame(link, frame);
+      },
+      closed(replaced) {
+        if (peer.link !== link) return;
+        peer.link = null;
+        sender.disconnected(id);
+        if (performance.now() - link.openedAt >= limits.redialMsMax) {
+          peer.redialMs = limits.redialMsMin;
+        }
+        if (over) return;
+        scheduleDial(id, peer);
+        if (!replaced) closed(id);
+        forgetStranger(id, peer);
+      },
+    });
+    const before = peer.link;
+    const isNewLife = peer.incarnation !== null && peer.incarnation !== link.incarnation;
+    peer.incarnation = link.incarnation;
+    if (before !== null && !isNewLife && isKept(before, link)) {
+      link.replace();
       return;
     }
-    for (const message of messages) {
-      // The certificate says that it is a manager; the frame must be of the peer that opened it.
-      if (message.from === id && message.to === self) receive(message);
+    peer.link = link;
+    if (peer.redial !== null) clearTimeout(peer.redial);
+    peer.redial = null;
+    if (before !== null && isNewLife) {
+      before.terminate();
+      closed(id);
+    } else before?.replace();
+    sender.connected(id, link);
+  }
+
+  /** When both dialed at once, both ends keep the connection of the one whose name is first; else the newer one. */
+  function isKept(before: RaftLink, link: RaftLink): boolean {
+    const preferred = self < link.peer ? self : link.peer;
+    return before.dialer !== link.dialer && before.dialer === preferred;
+  }
+
+  function takeFrame(link: RaftLink, frame: LinkFrame): void {
+    switch (frame.kind) {
+      case "offer":
+        receiver.offer(link.peer, link.incarnation, frame, link);
+        break;
+      case "chunk":
+        receiver.chunk(link.incarnation, frame, link);
+        break;
+      case "have":
+        sender.have(link.peer, frame, link);
+        break;
+      case "hello":
+        log.warn({ peer: link.peer }, "raft connection closed: a second greeting");
+        link.terminate();
+        break;
+      default:
+        frame satisfies never;
     }
   }
 
@@ -105,41 +169,66 @@ export function createRaftTransport(self: PeerId, dial: Dial, log: Log): RaftTra
       peer.redial = null;
       dialPeer(id, peer);
     }, peer.redialMs);
-    peer.redialMs = Math.min(peer.redialMs * 2, raftRedialMsMax);
+    peer.redialMs = Math.min(peer.redialMs * 2, limits.redialMsMax);
   }
 
   function dialPeer(id: PeerId, peer: Peer): void {
-    if (over || peer.dialing || peer.socket !== null || peer.address === null) return;
+    if (over || peer.dialing || peer.link !== null || peer.address === null) return;
+    const { address } = peer;
     peer.dialing = true;
-    dial(peer.address).then(
+    const failed = (why: string): void => {
+      peer.dialing = false;
+      log.debug({ peer: id, address, error: why }, "raft dial failed");
+      scheduleDial(id, peer);
+    };
+    dial(address).then(
       (socket) => {
-        peer.dialing = false;
-        if (over || peers.get(id) !== peer || peer.socket !== null) return socket.close();
-        socket.send(new TextEncoder().encode(self));
-        adopt(id, socket);
+        // What came meanwhile counts: a connection from the other end, another address, the end.
+        if (over || peer.link !== null || peer.address !== address) {
+          peer.dialing = false;
+          socket.terminate();
+          return dialPeer(id, peer);
+        }
+        own(socket);
+        greet(socket, greeter, id, (outcome) => {
+          if ("refused" in outcome) return failed(outcome.refused);
+          peer.dialing = false;
+          if (!over) adopt(socket, outcome, self);
+        });
       },
-      (error: unknown) => {
-        peer.dialing = false;
-        log.debug({ peer: id, address: peer.address, error: messageOf(error) }, "raft dial failed");
-        scheduleDial(id, peer);
-      },
+      (error: unknown) => failed(messageOf(error)),
     );
+  }
+
+  /** A peer without an address is known only as long as it is connected. */
+  function forgetStranger(id: PeerId, peer: Peer): void {
+    if (peer.address === null && peer.link === null && !peer.dialing) peers.delete(id);
+  }
+
+  function batchesOf(messages: readonly Message[]): ReadonlyMap<PeerId, Message[]> {
+    const batches = new Map<PeerId, Message[]>();
+    for (const message of messages) {
+      if (message.to === self) continue;
+      if (message.kind === "snapshot") {
+        sender.start(message, peers.get(message.to)?.link ?? null);
+        continue;
+      }
+      const batch = batches.get(message.to);
+      if (batch === undefined) batches.set(message.to, [message]);
+      else batch.push(message);
+    }
+    return batches;
   }
 
   return {
     send(messages) {
-      const batches = new Map<PeerId, Message[]>();
-      for (const message of messages) {
-        const batch = batches.get(message.to);
-        if (batch === undefined) batches.set(message.to, [message]);
-        else batch.push(message);
-      }
-      for (const [id, batch] of batches) {
-        const peer = peerOf(id);
-        const socket = peer.socket;
-        if (socket !== null && socket.readyState === socket.OPEN) {
-          if (socket.bufferedAmount <= raftBufferedBytesMax) socket.send(encodeMessages(batch));
-        } else if (peer.redial === null) dialPeer(id, peer);
+      if (over) return;
+      const blocks = new EntryBlocks();
+      for (const [id, batch] of batchesOf(messages)) {
+        const peer = peers.get(id);
+        if (peer === undefined) continue;
+        if (peer.link !== null) peer.link.send(batch, blocks);
+        else if (peer.redial === null) dialPeer(id, peer);
       }
     },
     onMessage(callback) {
@@ -154,9 +243,15 @@ export function createRaftTransport(self: PeerId, dial: Dial, log: Log): RaftTra
         closed = () => {};
       };
     },
+    onSnapshotSent(callback) {
+      snapshotSent = callback;
+      return () => {
+        snapshotSent = () => {};
+      };
+    },
     setPeers(addresses) {
       for (const [id, address] of addresses) {
-        if (id === self) continue;
+        if (id === self || over) continue;
         const peer = peerOf(id);
         if (peer.address === address) continue;
         peer.address = address;
@@ -168,22 +263,31 @@ export function createRaftTransport(self: PeerId, dial: Dial, log: Log): RaftTra
         peer.address = null;
         if (peer.redial !== null) clearTimeout(peer.redial);
         peer.redial = null;
+        sender.forget(id);
+        forgetStranger(id, peer);
       }
     },
     accept(socket) {
-      socket.once("message", (data) => {
-        const id = (data as Buffer).toString("utf8");
-        if (over || id.length === 0 || id.length > 64 || id === self) return socket.terminate();
-        adopt(id, socket);
+      if (over || sockets.size >= limits.connectionsMax) {
+        if (!over) log.warn({ most: limits.connectionsMax }, "raft connection refused: too many");
+        return socket.terminate();
+      }
+      own(socket);
+      greet(socket, greeter, null, (outcome) => {
+        if (over) return;
+        if ("refused" in outcome) {
+          log.info({ why: outcome.refused }, "raft connection refused");
+        } else adopt(socket, outcome, outcome.peer);
       });
-      socket.on("error", () => socket.terminate());
     },
     close() {
       over = true;
       for (const peer of peers.values()) {
         if (peer.redial !== null) clearTimeout(peer.redial);
-        peer.socket?.terminate();
       }
+      for (const socket of [...sockets]) socket.terminate();
+      sender.close();
+      receiver.drop();
       peers.clear();
     },
   };

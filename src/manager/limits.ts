@@ -25,3 +25,12 @@ export const diskReserveBytes: number = 32 * 1024 * 1024;
 export const diskLookMs = 1_000;
 /** A certificate is renewed when this part of what is left of its life is over. */
 export const certificateRenewFraction = 0.6;
+/** Saves of the Raft log that may be under way at once; what comes meanwhile is gathered into one more. */
+export const savesUnderWayMax = 64;
+/** Bytes of entries and snapshots being saved, above which a manager takes no new work from its core. */
+export const savesBytesMax: number = 64 * 1024 * 1024;
+/** Entries, and bytes of them, applied in one turn of the event loop, so that ticks and heartbeats go on meanwhile. */
+export const appliesPerTurnMax = 1_024;
+export const appliesPerTurnBytesMax: number = 1024 * 1024;
+/** How long the news that something is committed may wait for new entries to travel with, in ms. Heartbeats carry it too. */
+export const commitNoticeMs = 1;

@@ -15,6 +15,10 @@ const peer = (id: string, changed: Partial<Progress> = {}): Progress => ({
   next: 61,
   active: true,
   learner: false,
+  paused: false,
+  pendingSnapshot: 0,
+  inflight: 0,
+  inflightFull: false,
   ...changed,
 });
 function statusOf(progress: readonly Progress[]): RaftStatus {

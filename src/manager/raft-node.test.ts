@@ -36,6 +36,10 @@ test("takes no snapshot of its own while a newer one waits to be installed", asy
     entries: [],
     snapshot: null,
     messages: [],
+    afterSave: [],
+    toSelf: [],
+    save: null,
+    mustSync: false,
     committed: [{ index: 1, term: 1, kind: "empty", data: new Uint8Array() }],
     reads: [],
   };
@@ -52,10 +56,14 @@ test("takes no snapshot of its own while a newer one waits to be installed", asy
     snapshotSent: () => {},
     compact: () => {},
     hasReady: () => waiting,
-    ready: () => ready,
-    advance: () => {
+    ready: () => {
       waiting = false;
+      return ready;
     },
+    advance: () => {},
+    saved: () => {},
+    applied: () => {},
+    forgetLeader: () => {},
     status: () => status,
   };
   const compacted: number[] = [];
@@ -75,6 +83,7 @@ test("takes no snapshot of its own while a newer one waits to be installed", asy
     send: () => {},
     onMessage: () => () => {},
     onClosed: () => () => {},
+    onSnapshotSent: () => () => {},
     setPeers: () => {},
   };
   const fatal: string[] = [];
@@ -88,6 +97,7 @@ test("takes no snapshot of its own while a newer one waits to be installed", asy
     clock: createTestClock(),
     random: createTestRandom(),
     log: silentLog,
+    endOfTurn: queueMicrotask,
     snapshotPolicy: () => ({ interval: 1, keep: 0 }),
     onFatal: (error) => fatal.push(error.message),
   });

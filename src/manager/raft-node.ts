@@ -1,13 +1,9 @@
-/**
- * Drives one Raft core: ticks it, saves before it sends, sends before it applies, and answers who waits.
- * Save, then send, then apply, then advance: one Ready at a time (etcd-io/raft rawnode.go).
- */
+/** A manager's Raft: the replicated store as the driver's state machine, with writes, reads, leadership and snapshots. */
 import { assert, present } from "../lib/assert.ts";
 import { after, type Clock } from "../lib/clock.ts";
-import { failure, messageOf, ShoalError } from "../lib/errors.ts";
+import { failure } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
-import { mayOvertakeSave } from "../raft/send-order.ts";
 import type {
   Entry,
   MembershipChange,
@@ -15,28 +11,16 @@ import type {
   ProposeResult,
   RaftCore,
   RaftStatus,
-  Ready,
   Snapshot,
   Storage,
   Transport,
 } from "../raft/types.ts";
-import type { ActionGroup, Committed, Proposer, Store } from "../store/types.ts";
-import { decodeBody, decodeStore, encodeBody, encodeStore } from "../wire/codec.ts";
-import {
-  diskLookMs,
-  diskReserveBytes,
-  entryBytesMax,
-  proposalsMax,
-  proposeAgainMs,
-  proposeTimeoutMs,
-  readAgainMs,
-  readTimeoutMs,
-  tickMs,
-} from "./limits.ts";
-
-/** docker's words for a swarm without a leader; scripts match on them. */
-export const noLeaderText =
-  "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
+import type { ActionGroup, Proposer, Store } from "../store/types.ts";
+import { decodeBody, decodeStore, encodeStore } from "../wire/codec.ts";
+import { diskLookMs, diskReserveBytes, tickMs } from "./limits.ts";
+import { createRaftDriver } from "./raft-driver.ts";
+import { createProposals } from "./raft-proposals.ts";
+import { createReads } from "./raft-reads.ts";
 
 export interface RaftNodeOptions {
   readonly core: RaftCore;
@@ -48,6 +32,8 @@ export interface RaftNodeOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** See RaftDriverOptions.endOfTurn. */
+  readonly endOfTurn: (work: () => void) => void;
   /** Entries between snapshots, and entries kept behind one for slow followers; asked before each look. */
   readonly snapshotPolicy: () => { readonly interval: number; readonly keep: number };
   /** The log can not be written any more: the manager must stop. Called once. */
@@ -69,40 +55,47 @@ export interface RaftNode extends Proposer {
   linearize(): Promise<void>;
 }
 
-interface Waiter {
-  readonly data: Uint8Array;
-  readonly resolve: (committed: Committed) => void;
-  readonly reject: (error: Error) => void;
-  forget: () => void;
-}
-interface Read {
-  readonly id: number;
-  index: number | null;
-  readonly settle: ((error: Error | null) => void)[];
-  forget: () => void;
-}
-
-/** The driver of `options.core`. Nothing happens before start(). */
+/** The Raft of one manager on `options.core`, which is made with asyncStorageWrites. Nothing happens before start(). */
 export function createRaftNode(options: RaftNodeOptions): RaftNode {
-  const { core, storage, transport, store, clock, random, log } = options;
-  const waiters = new Map<string, Waiter>();
+  const { core, storage, store, clock, random, log } = options;
   const leadershipObservers = new Set<() => void>();
   const membershipObservers = new Set<() => void>();
-  let reads: Read[] = [];
-  let nextReadId = 1;
   let leading = false;
   let knownLeader: PeerId | null = null;
-  /** Term in which this manager was last seen to lead; it leads for good once an entry of it is applied. */
+  /** Term of the newest applied entry: this manager leads for good once one of its own term is applied. */
   let appliedTerm = 0;
-  let running = false;
-  let pumping = false;
-  let drained: (() => void) | null = null;
+  let membershipApplied = false;
+  let started = false;
   let diskFull = false;
   let lastSnapshotIndex = options.snapshot?.index ?? 0;
-  let forgetTick: () => void = () => {};
   let forgetLook: () => void = () => {};
-  const subscriptions: (() => void)[] = [];
   if (options.snapshot !== null) loadSnapshot(options.snapshot);
+
+  const driver = createRaftDriver({
+    core,
+    storage,
+    transport: options.transport,
+    clock,
+    tickMs,
+    machine: {
+      apply(entries) {
+        for (const entry of entries) applyEntry(entry);
+      },
+      install(snapshot) {
+        assert(snapshot.index > store.view().index, "a snapshot is newer than what is applied");
+        loadSnapshot(snapshot);
+        membershipApplied = true;
+        proposals.skipped();
+      },
+      reads: (readIds) => reads.confirmed(readIds),
+      turned,
+    },
+    endOfTurn: options.endOfTurn,
+    onFatal: fatal,
+  });
+  const parts = { core, clock, random, wake: driver.wake };
+  const proposals = createProposals(parts);
+  const reads = createReads(parts);
 
   /** A snapshot without data is that of a cluster that has no rows yet (raft/bootstrap). */
   function loadSnapshot(snapshot: Snapshot): void {
@@ -112,102 +105,29 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
     lastSnapshotIndex = snapshot.index;
   }
 
-  function tick(): void {
-    if (!running) return;
-    core.tick();
-    campaignAlone();
-    forgetTick = clock.wakeAt(after(clock.now(), tickMs), tick);
-    pump();
-  }
-
-  /** The only voter has nobody to wait for: it leads at once after a restart. */
-  function campaignAlone(): void {
-    const { role, id, membership } = core.status();
-    const alone = membership.voters.length === 1 && membership.voters[0] === id;
-    if (role === "follower" && alone && membership.outgoing.length === 0) core.campaign();
-  }
-
-  /** Works off Readys until there is none. Only one runs at a time; whoever comes meanwhile is served by it. */
-  function pump(): void {
-    if (pumping || !running) return;
-    pumping = true;
-    work()
-      .catch((error: unknown) => fatal(error))
-      .finally(() => {
-        pumping = false;
-        if (drained !== null) drained();
-        else if (running && core.hasReady()) pump();
-      });
-  }
-
-  async function work(): Promise<void> {
-    while (running && core.hasReady()) {
-      const ready = core.ready();
-      // A leader may send its entries while it saves them (Raft thesis 10.2.1); a follower's word must be durable first.
-      const early = ready.messages.filter(mayOvertakeSave);
-      if (early.length > 0) transport.send(early);
-      if (ready.hardState !== null || ready.entries.length > 0 || ready.snapshot !== null) {
-        await storage.save({
-          hardState: ready.hardState,
-          entries: ready.entries,
-          snapshot: ready.snapshot,
-        });
-        if (!running) return;
-      }
-      const late =
-        early.length > 0
-          ? ready.messages.filter((message) => !mayOvertakeSave(message))
-          : ready.messages;
-      if (late.length > 0) transport.send(late);
-      if (ready.snapshot !== null) install(ready.snapshot);
-      for (const entry of ready.committed) applyEntry(entry);
-      takeReads(ready);
-      core.advance();
-      // The core's membership changes when it hears that the entry is applied.
-      if (ready.snapshot !== null || ready.committed.some(isMembership)) {
-        for (const observe of membershipObservers) observe();
-      }
-      noteLeadership();
-      await snapshotWhenDue();
-    }
-  }
-
-  function install(snapshot: Snapshot): void {
-    assert(snapshot.index > store.view().index, "a snapshot is newer than what is applied");
-    loadSnapshot(snapshot);
-  }
-
   function applyEntry(entry: Entry): void {
     appliedTerm = entry.term;
-    if (entry.kind !== "normal") {
-      store.skip(entry.index);
+    if (entry.kind === "normal") {
+      proposals.applied(store.apply(entry.index, decodeBody(entry.data)));
       return;
     }
-    const committed = store.apply(entry.index, decodeBody(entry.data));
-    const waiter = waiters.get(committed.proposalId);
-    if (waiter === undefined) return;
-    waiters.delete(committed.proposalId);
-    waiter.forget();
-    waiter.resolve(committed);
+    membershipApplied ||= entry.kind === "membership";
+    store.skip(entry.index);
   }
 
-  function takeReads(ready: Ready): void {
-    for (const { readId, index } of ready.reads) {
-      const read = reads.find((candidate) => candidate.id === readId);
-      if (read !== undefined) read.index = index;
-    }
-    const applied = store.view().index;
-    const done = reads.filter((read) => read.index !== null && read.index <= applied);
-    if (done.length === 0) return;
-    reads = reads.filter((read) => !done.includes(read));
-    for (const read of done) {
-      read.forget();
-      for (const settle of read.settle) settle(null);
-    }
-  }
-
-  function noteLeadership(): void {
+  function turned(): void {
+    reads.turned();
     const status = core.status();
+    // The core's membership changes when it hears that the entry is applied, which is before this.
+    if (membershipApplied) {
+      membershipApplied = false;
+      for (const observe of membershipObservers) observe();
+    }
+    noteLeadership(status);
+    if (!driver.compacting) snapshotWhenDue(status);
+  }
+
+  function noteLeadership(status: RaftStatus): void {
     const now = status.role === "leader" && appliedTerm === status.term;
     if (now === leading && status.leader === knownLeader) return;
     if (now !== leading) log.info({ term: status.term, leading: now }, "leadership changed");
@@ -216,13 +136,12 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
     for (const observe of leadershipObservers) observe();
   }
 
-  async function snapshotWhenDue(): Promise<void> {
+  function snapshotWhenDue(status: RaftStatus): void {
     const applied = store.view().index;
     const { interval, keep } = options.snapshotPolicy();
     if (applied - lastSnapshotIndex < interval) return;
-    const status = core.status();
     if (status.applied !== applied) {
-      // A leader's snapshot came while these entries were under way; it is newer than ours, and the next Ready installs it.
+      // A leader's snapshot came while these entries were under way; it is newer than ours, and is about to be installed.
       assert(status.firstIndex > applied, "the core and the store have applied the same entries");
       return;
     }
@@ -232,115 +151,55 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
       membership: status.membership,
       data: encodeStore(store.save()),
     };
-    const keepFrom = Math.max(applied - keep, 0) + 1;
-    try {
-      await storage.compact(snapshot, keepFrom);
-    } catch (error) {
-      if (!(error instanceof ShoalError && error.code === "unavailable")) throw error;
-      // No room for a snapshot: the log is whole and goes on; the next try is an interval away.
-      log.warn({ error: error.message }, "taking a snapshot failed");
-      diskFull = true;
-      lastSnapshotIndex = applied;
-      return;
-    }
-    core.compact(snapshot, keepFrom);
     lastSnapshotIndex = applied;
+    driver.compact(snapshot, Math.max(applied - keep, 0) + 1).then((room) => {
+      if (room || !driver.running) return;
+      // The log is whole and goes on; the next try is an interval away.
+      log.warn({ index: applied }, "taking a snapshot failed: the log's disk has no room for it");
+      diskFull = true;
+    }, fatal);
   }
 
   /** Notices a full disk before a save meets it, and that there is room again. */
   function lookAtDisk(): void {
-    if (!running || storage.roomFor === undefined) return;
+    if (!driver.running || storage.roomFor === undefined) return;
     storage.roomFor(diskReserveBytes).then((room) => {
       if (room === diskFull)
         log.warn({ room }, room ? "there is room again" : "the log's disk is full");
       diskFull = !room;
-      forgetLook = clock.wakeAt(after(clock.now(), diskLookMs), lookAtDisk);
-    }, fatal);
+      if (driver.running) forgetLook = clock.wakeAt(after(clock.now(), diskLookMs), lookAtDisk);
+    }, driver.fail);
   }
 
-  function fatal(error: unknown): void {
-    if (!running) return;
-    running = false;
-    forgetTick();
-    const reason = error instanceof Error ? error : new Error(messageOf(error));
+  function fatal(reason: Error): void {
+    forgetLook();
     log.error({ error: reason.message }, "this manager's Raft stopped");
-    rejectAll(failure("unavailable", `this manager stopped: ${reason.message}`, reason));
+    const error = failure("unavailable", `this manager stopped: ${reason.message}`, reason);
+    proposals.rejectAll(error);
+    reads.rejectAll(error);
     options.onFatal(reason);
-  }
-
-  function rejectAll(error: ShoalError): void {
-    for (const waiter of waiters.values()) {
-      waiter.forget();
-      waiter.reject(error);
-    }
-    waiters.clear();
-    const failed = reads;
-    reads = [];
-    for (const read of failed) {
-      read.forget();
-      for (const settle of read.settle) settle(error);
-    }
-  }
-
-  /** Hands a waiter's entry to the leader, and again until it is seen applied: its versions make a second one harmless. */
-  function submit(proposalId: string, waiter: Waiter, deadline: number): void {
-    const result = core.propose(waiter.data);
-    if (!result.ok && (result.reason === "log-full" || result.reason === "removed")) {
-      waiters.delete(proposalId);
-      waiter.reject(failure("unavailable", `writing to the cluster's state: ${result.reason}`));
-      return;
-    }
-    const look = (): void => {
-      if (waiters.get(proposalId) !== waiter) return;
-      // In our own log while we still lead, it only waits for a majority.
-      const inLog = result.ok && result.index !== null && core.status().term === result.term;
-      if (clock.now() >= deadline) {
-        waiters.delete(proposalId);
-        const unknown = `writing to the cluster's state: no answer in ${proposeTimeoutMs} ms; whether it was written is unknown. `;
-        waiter.reject(failure("unavailable", `${result.ok ? unknown : ""}${noLeaderText}`));
-      } else if (inLog) waiter.forget = clock.wakeAt(after(clock.now(), proposeAgainMs), look);
-      else submit(proposalId, waiter, deadline);
-    };
-    waiter.forget = clock.wakeAt(after(clock.now(), result.ok ? proposeAgainMs : tickMs), look);
-    pump();
   }
 
   return {
     start() {
-      assert(!running, "a Raft node is started once");
-      running = true;
-      subscriptions.push(
-        transport.onMessage((message) => {
-          if (!running) return;
-          core.step(message);
-          pump();
-        }),
-        transport.onClosed((peer) => {
-          if (!running) return;
-          core.peerUnreachable(peer);
-          pump();
-        }),
-      );
-      tick();
+      assert(!started, "a Raft node is started once");
+      started = true;
+      driver.start();
       lookAtDisk();
     },
     async stop() {
-      running = false;
-      forgetTick();
       forgetLook();
-      for (const unsubscribe of subscriptions) unsubscribe();
-      rejectAll(failure("unavailable", "this manager is stopping"));
-      if (pumping) {
-        await new Promise<void>((resolve) => {
-          drained = resolve;
-        });
-      }
+      const stopped = driver.stop();
+      const error = failure("unavailable", "this manager is stopping");
+      proposals.rejectAll(error);
+      reads.rejectAll(error);
+      await stopped;
       leading = false;
       for (const observe of leadershipObservers) observe();
       await storage.close();
     },
     status: () => core.status(),
-    isLeader: () => leading && running,
+    isLeader: () => leading && driver.running,
     onLeadership(observe) {
       leadershipObservers.add(observe);
       return () => leadershipObservers.delete(observe);
@@ -351,15 +210,16 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
     },
     proposeMembership(change) {
       const result = core.proposeMembership(change);
-      pump();
+      driver.wake();
       return result;
     },
     transferLeadership(to) {
       core.transferLeadership(to);
-      pump();
+      driver.wake();
     },
     propose(groups: readonly ActionGroup[]) {
-      if (!running) return Promise.reject(failure("unavailable", "this manager is stopping"));
+      if (!driver.running)
+        return Promise.reject(failure("unavailable", "this manager is stopping"));
       if (diskFull) {
         return Promise.reject(
           failure(
@@ -368,60 +228,14 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
           ),
         );
       }
-      if (waiters.size >= proposalsMax) {
-        return Promise.reject(
-          failure("unavailable", `${proposalsMax} writes are under way; try again`),
-        );
-      }
-      const proposalId = random.id();
-      const data = encodeBody({ proposalId, at: clock.now(), groups });
-      if (data.byteLength > entryBytesMax) {
-        return Promise.reject(
-          failure(
-            "invalid",
-            `raft message is too large: ${data.byteLength} bytes, the limit is ${entryBytesMax}`,
-          ),
-        );
-      }
-      return new Promise<Committed>((resolve, reject) => {
-        const waiter: Waiter = { data, resolve, reject, forget: () => {} };
-        waiters.set(proposalId, waiter);
-        submit(proposalId, waiter, after(clock.now(), proposeTimeoutMs));
-      });
+      return proposals.propose(groups);
     },
     linearize() {
-      if (!running) return Promise.reject(failure("unavailable", "this manager is stopping"));
-      return new Promise<void>((resolve, reject) => {
-        const settle = (error: Error | null) => (error === null ? resolve() : reject(error));
-        const open = reads.find((read) => read.index === null && read.id === nextReadId);
-        if (open !== undefined) {
-          open.settle.push(settle);
-          return;
-        }
-        const read: Read = { id: nextReadId, index: null, settle: [settle], forget: () => {} };
-        reads.push(read);
-        const deadline = after(clock.now(), readTimeoutMs);
-        // Readers of this turn of the event loop share one round: it is asked when the turn ends.
-        const ask = (): void => {
-          if (!reads.includes(read)) return;
-          if (read.id === nextReadId) nextReadId += 1;
-          if (clock.now() >= deadline) {
-            reads = reads.filter((other) => other !== read);
-            for (const waiting of read.settle) waiting(failure("unavailable", noLeaderText));
-            return;
-          }
-          if (read.index === null) core.readIndex(read.id);
-          read.forget = clock.wakeAt(after(clock.now(), readAgainMs), ask);
-          pump();
-        };
-        read.forget = clock.wakeAt(clock.now(), ask);
-      });
+      if (!driver.running)
+        return Promise.reject(failure("unavailable", "this manager is stopping"));
+      return reads.linearize();
     },
   };
-}
-
-function isMembership(entry: Entry): boolean {
-  return entry.kind === "membership";
 }
 
 /** The address of each Raft peer, from the node rows. */

@@ -1,6 +1,8 @@
 /** Opens what a manager is made of on this machine: its log, its Raft, its transport, its store. */
 import { mkdir, readdir } from "node:fs/promises";
 import { certificateAuthority } from "../io/certificates.ts";
+import { openDataKeyCipher } from "../io/data-key-cipher.ts";
+import type { NodeKeyFile } from "../io/node-key-file.ts";
 import { openRaftLog } from "../io/raft-log.ts";
 import { lostLogRemedy } from "../io/raft-log-recovery.ts";
 import { createRaftTransport, type Dial, type RaftTransport } from "../io/raft-transport.ts";
@@ -17,6 +19,9 @@ import { createRaft } from "../raft/core.ts";
 import { RAFT_DEFAULTS } from "../raft/limits.ts";
 import { createStore } from "../store/store.ts";
 
+/** Entries between snapshots while the log holds some that are under an old data key, or were written before encryption. */
+const coverIntervalEntries = 100;
+
 export interface ManagerParts {
   readonly manager: Manager;
   readonly transport: RaftTransport;
@@ -24,6 +29,8 @@ export interface ManagerParts {
 }
 export interface ManagerPartsOptions {
   readonly directory: string;
+  /** Holds the data keys that the log is encrypted with. */
+  readonly keyFile: NodeKeyFile;
   readonly raftId: string;
   /** Found a cluster of one: only with an empty directory. */
   readonly founding: boolean;
@@ -43,7 +50,8 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
   // A log without records is one that was made just before a crash: it never voted. One without files was taken away.
   const isGone = !(await readdir(directory)).some((name) => /^(segment|snapshot)-/.test(name));
   if (options.begun && !options.founding && isGone) throw lost(directory);
-  const storage = await openRaftLog({ directory, log });
+  const cipher = await openDataKeyCipher(options.keyFile);
+  const storage = await openRaftLog({ directory, log, cipher });
   const transport = createRaftTransport(raftId, options.dial, log);
   try {
     let saved = await storage.load();
@@ -53,7 +61,14 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
     }
     const store = createStore();
     const core = createRaft(
-      { ...RAFT_DEFAULTS, id: raftId, electionTicks, heartbeatTicks, random },
+      {
+        ...RAFT_DEFAULTS,
+        id: raftId,
+        electionTicks,
+        heartbeatTicks,
+        asyncStorageWrites: true,
+        random,
+      },
       saved,
     );
     const raft = createRaftNode({
@@ -65,10 +80,20 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
       clock,
       random,
       log,
+      // Once all sockets were read, and all timers and finished syncs served.
+      endOfTurn: setImmediate,
       snapshotPolicy: () => {
         const [cluster] = store.view().table("clusters").all();
         const spec = cluster?.spec ?? defaultClusterSpec;
-        return { interval: spec.snapshotInterval, keep: spec.logEntriesForSlowFollowers };
+        // Entries under an old data key keep that key alive: they are covered soon.
+        const stale = storage.staleThrough();
+        const isDue = stale !== null && stale <= store.view().index;
+        return {
+          interval: isDue
+            ? Math.min(spec.snapshotInterval, coverIntervalEntries)
+            : spec.snapshotInterval,
+          keep: spec.logEntriesForSlowFollowers,
+        };
       },
       onFatal: options.onFatal,
     });

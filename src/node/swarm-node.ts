@@ -153,6 +153,7 @@ export function createSwarmNode(options: SwarmNodeOptions): SwarmNode {
     const raftId = present(node.state.raftId, "a manager's raft id");
     node.parts = await openManager({
       directory: files.raftDirectory(raftId),
+      keyFile: files.keyFile,
       raftId,
       founding,
       begun: node.state.raftBegun,

@@ -5,6 +5,7 @@ import { certifies, identityOf, isRoot } from "../io/certificates.ts";
 import { readChecked, writeChecked } from "../io/checked-json.ts";
 import type { TlsIdentity } from "../io/cluster-listener.ts";
 import { removeDurably, writeFileAtomic } from "../io/files.ts";
+import { type NodeKeyFile, nodeKeyFile } from "../io/node-key-file.ts";
 import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
 import type { NodeRole } from "../model/node.ts";
 
@@ -37,6 +38,8 @@ export interface SwarmFiles {
   /** Removes the logs of Raft ids that this node no longer has; null: all. */
   removeOtherLogs(raftId: string | null): Promise<void>;
   readonly workerDirectory: string;
+  /** This node's key and certificate, and the data keys of its Raft log. */
+  readonly keyFile: NodeKeyFile;
 }
 
 /** The swarm's files below `dataRoot`. */
@@ -49,9 +52,13 @@ export function swarmFiles(dataRoot: string): SwarmFiles {
     // Key and certificate in one file: a crash leaves a pair that belongs together.
     node: join(certificates, "swarm-node.pem"),
   };
+  const keyFile = nodeKeyFile(paths.node);
   return {
+    keyFile,
     raftDirectory: (raftId) => join(root, `raft-${raftId}`),
     async removeOtherLogs(raftId) {
+      // First the keys: what of the files is not overwritten on the device is unreadable then.
+      if (raftId === null) await keyFile.saveDataKeys(null);
       for (const name of await readdir(root).catch(() => [] as string[])) {
         if (name.startsWith("raft-") && name !== `raft-${raftId}`) {
           await removeDurably(join(root, name));
@@ -71,7 +78,7 @@ export function swarmFiles(dataRoot: string): SwarmFiles {
     saveState: (state) => writeChecked(statePath, state),
     async saveIdentity(identity) {
       await writeFileAtomic(paths.ca, identity.caPem, 0o644);
-      await writeFileAtomic(paths.node, `${identity.keyPem.trim()}\n${identity.certificatePem}`);
+      await keyFile.saveIdentity(identity.keyPem, identity.certificatePem);
     },
     async erase() {
       // The state goes first: without it the rest means nothing.

@@ -3,7 +3,6 @@ import { describe, expect, test } from "vitest";
 import { bootstrap, EMPTY_STATE } from "./bootstrap.ts";
 import { createRaft } from "./core.ts";
 import { CAMPAIGN_SOON_TICKS_MAX, ENTRY_BYTES_MAX, RAFT_DEFAULTS } from "./limits.ts";
-import { mayOvertakeSave } from "./send-order.ts";
 import { ABC, drain, electByHand, lone, one, withLog } from "./testing/by-hand.ts";
 import { Cluster, startedWith } from "./testing/cluster.ts";
 import { seededRandom } from "./testing/seeded-random.ts";
@@ -88,7 +87,8 @@ describe("election", () => {
     const first = lone("a", startedWith(ABC));
     first.step(ask("b"));
     const ready = first.ready();
-    expect(ready.messages).toMatchObject([{ kind: "vote-reply", to: "b", granted: true }]);
+    expect(ready.messages).toEqual([]);
+    expect(ready.afterSave).toMatchObject([{ kind: "vote-reply", to: "b", granted: true }]);
     expect(ready.hardState).toEqual({ term: 5, vote: "b", commit: 1 });
     const second = lone("a", {
       ...startedWith(ABC),
@@ -433,7 +433,7 @@ describe("snapshots", () => {
     core.step({ kind: "snapshot", from: "b", to: "a", term: 1, snapshot });
     const ready = core.ready();
     expect(ready.snapshot).toBeNull();
-    expect(ready.messages).toMatchObject([{ kind: "append-reply", index: 3, rejected: false }]);
+    expect(ready.afterSave).toMatchObject([{ kind: "append-reply", index: 3, rejected: false }]);
     expect(core.status()).toMatchObject({ commit: 3, lastIndex: 5 });
   });
 
@@ -449,19 +449,6 @@ describe("snapshots", () => {
     core.advance();
     expect(core.status()).toMatchObject({ commit: 3, applied: 3, lastIndex: 3 });
   });
-});
-
-test.each([
-  ["append", true],
-  ["heartbeat", true],
-  ["snapshot", true],
-  ["append-reply", false],
-  ["vote", false],
-  ["vote-reply", false],
-  ["prevote-reply", false],
-  ["timeout-now", false],
-] as const)("mayOvertakeSave() of %s is %s", (kind, expected) => {
-  expect(mayOvertakeSave({ kind } as Message)).toBe(expected);
 });
 
 test.each([

@@ -1,36 +1,24 @@
 /** The consensus state machine: takes ticks, messages and requests, gives work to its driver. Pure: see RaftCore. */
-import { assert } from "../lib/assert.ts";
-import {
-  answerVoteRequest,
-  campaign,
-  countVote,
-  leaderSticks,
-  learnCommitFromRefusal,
-  loseLeader,
-} from "./election.ts";
-import { onAppend, onHeartbeat, onSnapshot } from "./follower.ts";
+import { assert, present } from "../lib/assert.ts";
+import { campaign, loseLeader } from "./election.ts";
 import { checkInvariants } from "./invariants.ts";
 import {
   acceptProposals,
   askRead,
   flushReads,
   membershipRefusal,
-  onAppendReply,
-  onHeartbeatReply,
   type ProposeRefusal,
   startTransfer,
 } from "./leader.ts";
-import { ENTRY_BYTES_MAX, validateConfig } from "./limits.ts";
+import { ENTRY_BYTES_MAX, SAVES_UNDER_WAY_MAX, validateConfig } from "./limits.ts";
 import { encodeMembershipChange } from "./membership.ts";
+import { noteState, progressOf } from "./notes.ts";
+import { receive } from "./receive.ts";
 import { applyMembershipEntry, leaveJointWhenDue } from "./reconfigure.ts";
-import {
-  ageSnapshots,
-  broadcastHeartbeat,
-  endSnapshot,
-  flushAppends,
-  quorumActive,
-} from "./replication.ts";
-import { becomeFollower, RaftState } from "./state.ts";
+import { endSnapshot, flushAppends, flushSelfAck } from "./replication.ts";
+import { isReply, RaftState, send } from "./state.ts";
+import { tick } from "./tick.ts";
+import { traceStep } from "./tracing.ts";
 import type {
   CreateRaft,
   Entry,
@@ -45,6 +33,7 @@ import type {
   Ready,
   Role,
   SavedState,
+  SaveToken,
   Snapshot,
 } from "./types.ts";
 
@@ -54,17 +43,19 @@ import type {
  */
 export const createRaft: CreateRaft = (config, saved) => new Core(config, saved);
 
-/** What the driver is busy with between ready() and advance(). */
-interface Outstanding {
-  readonly lastEntry: { readonly index: number; readonly term: number } | null;
-  readonly snapshotIndex: number | null;
-  readonly committed: readonly Entry[];
-  readonly selfMessages: readonly Message[];
+/** A save that the driver is busy with, and what this peer tells itself when it is durable. */
+interface Saving {
+  readonly token: SaveToken | null;
+  readonly toSelf: readonly Message[];
 }
 
 class Core implements RaftCore {
   readonly #r: RaftState;
-  #outstanding: Outstanding | null = null;
+  /** In the order of their Readys; with at most one at a time without async storage writes. */
+  #saving: Saving[] = [];
+  /** Without async storage writes: the last entry that the Ready not yet advanced gave to apply. */
+  #applyThrough = 0;
+  #advanced = true;
   /** As last handed to the driver. */
   #hardState: HardState;
   #leader: PeerId | null = null;
@@ -75,157 +66,34 @@ class Core implements RaftCore {
     assert(Number.isSafeInteger(saved.hardState.term), "the saved term is a safe integer");
     this.#r = new RaftState(config, saved);
     this.#hardState = this.#currentHardState();
+    if (config.trace !== undefined) traceStep(this.#r, "InitState");
+    this.#noteStart();
     checkInvariants(this.#r);
+  }
+
+  #noteStart(): void {
+    const r = this.#r;
+    r.config.note?.({ kind: "membership-in-effect", membership: r.membership }, noteState(r));
+    r.config.note?.({ kind: "became", role: r.role }, noteState(r));
+    r.config.note?.({ kind: "started" }, noteState(r));
   }
 
   tick(): void {
-    if (this.#r.role === "leader") this.#tickLeader();
-    else this.#tickElection();
+    tick(this.#r);
     checkInvariants(this.#r);
-  }
-
-  #tickLeader(): void {
-    const r = this.#r;
-    r.heartbeatElapsed += 1;
-    r.electionElapsed += 1;
-    if (r.electionElapsed >= r.config.electionTicks) {
-      r.electionElapsed = 0;
-      // Without a quorum it may have been replaced: stop answering as if it led.
-      if (!quorumActive(r)) {
-        becomeFollower(r, r.term, null);
-        return;
-      }
-      r.transferee = null;
-      ageSnapshots(r);
-    }
-    if (r.heartbeatElapsed < r.config.heartbeatTicks) return;
-    r.heartbeatElapsed = 0;
-    broadcastHeartbeat(r, r.reads.newest());
-  }
-
-  #tickElection(): void {
-    const r = this.#r;
-    r.electionElapsed += 1;
-    if (r.campaignInTicks !== null) {
-      r.campaignInTicks -= 1;
-      if (r.campaignInTicks <= 0) {
-        campaign(r, "prevote");
-        return;
-      }
-    }
-    if (r.electionElapsed < r.electionTimeout || !r.electable()) return;
-    r.electionElapsed = 0;
-    campaign(r, "prevote");
   }
 
   step(message: Message): void {
     // A peer may be wrong about who we are; one that claims to be us is not believed.
     if (message.to !== this.#r.id || message.from === this.#r.id) return;
-    this.#receive(message);
+    // Nor is one that answers what it was never asked, as it is no member: its term is nobody's business here.
+    if (isReply(message) && !this.#r.peers.has(message.from)) return;
+    receive(this.#r, message);
     checkInvariants(this.#r);
   }
 
-  #receive(message: Message): void {
-    const r = this.#r;
-    assert(Number.isSafeInteger(message.term), "a message's term is a safe integer");
-    // Requests to whoever leads belong to no term.
-    if (message.kind !== "propose" && message.kind !== "read-index") {
-      if (message.term > r.term && !this.#meetLaterTerm(message)) return;
-      if (message.term < r.term) {
-        this.#meetEarlierTerm(message);
-        return;
-      }
-    }
-    switch (message.kind) {
-      case "vote":
-      case "prevote":
-        answerVoteRequest(r, message);
-        return;
-      case "vote-reply":
-      case "prevote-reply":
-        if (r.role !== "leader") learnCommitFromRefusal(r, message);
-        if (r.role === "candidate" || r.role === "precandidate") countVote(r, message);
-        return;
-      case "append":
-      case "heartbeat":
-      case "snapshot":
-        assert(r.role !== "leader", `a term has one leader: ${message.from} leads too`);
-        if (r.role !== "follower") becomeFollower(r, r.term, message.from);
-        if (message.kind === "append") onAppend(r, message);
-        else if (message.kind === "heartbeat") onHeartbeat(r, message);
-        else onSnapshot(r, message);
-        return;
-      case "timeout-now":
-        if (r.role === "follower") campaign(r, "transfer");
-        return;
-      case "read-index-reply":
-        r.readsDone.push({ readId: message.readId, index: message.index });
-        return;
-      case "append-reply":
-      case "heartbeat-reply": {
-        const peer = r.role === "leader" ? r.peers.get(message.from) : undefined;
-        if (peer === undefined) return;
-        if (message.kind === "append-reply") onAppendReply(r, peer, message);
-        else onHeartbeatReply(r, peer, message);
-        return;
-      }
-      case "propose":
-        // Handed on once: a proposal that met no leader here is lost, and its proposer asks again.
-        if (r.role === "leader" && message.entries.length > 0) acceptProposals(r, message.entries);
-        return;
-      case "read-index":
-        if (r.role === "leader") askRead(r, message.from, message.readId);
-        return;
-      default:
-        message satisfies never;
-    }
-  }
-
-  /** A message from a later term than ours: follow it there, unless it only asks. False when it is to be ignored. */
-  #meetLaterTerm(message: Message): boolean {
-    const r = this.#r;
-    switch (message.kind) {
-      case "vote":
-      case "prevote":
-        if (leaderSticks(r, message)) return false;
-        if (message.kind === "vote") becomeFollower(r, message.term, null);
-        return true;
-      case "prevote-reply":
-        // A grant carries the term that was asked about; it becomes ours only when a quorum has granted.
-        if (!message.granted) becomeFollower(r, message.term, null);
-        return true;
-      case "append":
-      case "heartbeat":
-      case "snapshot":
-        becomeFollower(r, message.term, message.from);
-        return true;
-      default:
-        becomeFollower(r, message.term, null);
-        return true;
-    }
-  }
-
-  /** A message from an earlier term: tell a leader or a candidate of that term that it is over. */
-  #meetEarlierTerm(message: Message): void {
-    const r = this.#r;
-    const reply = { from: r.id, to: message.from, term: r.term };
-    if (message.kind === "append" || message.kind === "heartbeat") {
-      // Else a leader that never hears a higher term (pre-votes carry none) would hold this peer for ever.
-      r.messages.push({
-        ...reply,
-        kind: "append-reply",
-        index: 0,
-        rejected: false,
-        hintIndex: 0,
-        hintTerm: 0,
-      });
-    } else if (message.kind === "prevote") {
-      r.messages.push({ ...reply, kind: "prevote-reply", granted: false });
-    }
-  }
-
   campaign(): void {
-    campaign(this.#r, "prevote");
+    campaign(this.#r, "timeout");
     checkInvariants(this.#r);
   }
 
@@ -237,7 +105,7 @@ class Core implements RaftCore {
   proposeMembership(change: MembershipChange): ProposeResult {
     const r = this.#r;
     const data = encodeMembershipChange(change);
-    if (r.role === "leader") {
+    if (r.role === "leader" && r.config.refusedMembership === "told") {
       // Stricter than the rule for forwarded ones: nothing changes before this leader has shown that it leads.
       if (!r.committedInTerm()) return this.#refuse("membership-pending");
       const refusal = membershipRefusal(r, data);
@@ -250,8 +118,11 @@ class Core implements RaftCore {
     const r = this.#r;
     if (r.role !== "leader") {
       const removed = r.peers.size > 0 && !r.peers.has(r.id);
-      if (r.leader === null) return this.#refuse(removed ? "removed" : "no-leader");
-      r.messages.push({ kind: "propose", from: r.id, to: r.leader, term: 0, entries: [proposal] });
+      if (r.leader === null || r.config.disableProposalForwarding) {
+        r.config.note?.({ kind: "proposal-dropped", leader: r.leader }, noteState(r));
+        return this.#refuse(removed && r.leader === null ? "removed" : "no-leader");
+      }
+      send(r, { kind: "propose", from: r.id, to: r.leader, term: 0, entries: [proposal] });
       return { ok: true, index: null, term: null };
     }
     const refusal = acceptProposals(r, [proposal]);
@@ -269,7 +140,7 @@ class Core implements RaftCore {
     assert(Number.isSafeInteger(readId), "a read's number is a safe integer");
     if (r.role === "leader") askRead(r, r.id, readId);
     else if (r.leader !== null) {
-      r.messages.push({ kind: "read-index", from: r.id, to: r.leader, term: 0, readId });
+      send(r, { kind: "read-index", from: r.id, to: r.leader, term: 0, readId });
     }
   }
 
@@ -284,6 +155,9 @@ class Core implements RaftCore {
       const peer = r.peers.get(id);
       if (peer?.state === "replicate" && id !== r.id) peer.becomeProbe();
       else if (peer?.state === "snapshot") endSnapshot(peer, false);
+      if (peer !== undefined) {
+        r.config.note?.({ kind: "peer-unreachable", progress: progressOf(peer) }, noteState(r));
+      }
     } else if (r.leader === id) loseLeader(r);
     checkInvariants(r);
   }
@@ -301,82 +175,178 @@ class Core implements RaftCore {
     checkInvariants(this.#r);
   }
 
+  forgetLeader(): void {
+    const r = this.#r;
+    // A lease counts on every follower that answered its leader.
+    if (r.role === "follower" && r.config.readMode === "lease") {
+      r.config.note?.({ kind: "forgetting-refused" }, noteState(r));
+    } else if (r.role === "follower" && r.leader !== null) {
+      r.config.note?.({ kind: "leader-forgotten", leader: r.leader }, noteState(r));
+      r.leader = null;
+    }
+    checkInvariants(r);
+  }
+
   hasReady(): boolean {
-    if (this.#outstanding !== null) return false;
+    if (!this.#advanced || this.#saving.length >= SAVES_UNDER_WAY_MAX) return false;
     const r = this.#r;
     return (
       r.messages.length > 0 ||
-      r.selfMessages.length > 0 ||
+      r.afterSave.length > 0 ||
       r.readsDone.length > 0 ||
       r.appendsDue ||
       (r.role === "leader" && r.reads.collecting()) ||
-      r.log.arrived !== null ||
-      r.log.hasUndurable() ||
-      r.log.hasUnapplied() ||
+      r.log.hasUnoffered() ||
+      r.log.hasCommitted(r.config.asyncStorageWrites) ||
       r.leader !== this.#leader ||
       r.role !== this.#role ||
-      !sameHardState(this.#currentHardState(), this.#hardState)
+      r.term !== this.#hardState.term ||
+      r.vote !== this.#hardState.vote ||
+      r.log.committed !== this.#hardState.commit
     );
   }
 
   ready(): Ready {
     const r = this.#r;
-    assert(this.#outstanding === null, "the last Ready was advanced before the next is drawn");
+    assert(this.#advanced, "the last Ready was advanced before the next is drawn");
     flushAppends(r);
+    flushSelfAck(r);
     flushReads(r);
+    const before = this.#hardState;
     const hardState = this.#currentHardState();
-    const entries = r.log.undurable();
-    const last = entries.at(-1);
-    const committed = r.log.unapplied(r.config.committedBytesPerReadyMax);
+    const changed = !sameHardState(hardState, before);
+    const snapshot = r.log.takeArrived();
+    const entries = r.log.takeUnoffered();
+    const committed = r.log.takeCommitted(
+      r.config.committedBytesPerReadyMax,
+      r.config.asyncStorageWrites,
+    );
+    const mustSync =
+      entries.length > 0 ||
+      snapshot !== null ||
+      hardState.term !== before.term ||
+      hardState.vote !== before.vote;
+    const awaited = mustSync || r.afterSave.length > 0 || (changed && r.log.hasUndurable());
+    const toSelf = messagesToSelf(r);
     const ready: Ready = {
       leader: r.leader,
       role: r.role,
-      hardState: sameHardState(hardState, this.#hardState) ? null : hardState,
+      hardState: changed ? hardState : null,
       entries,
-      snapshot: r.log.arrived,
+      snapshot,
       messages: r.messages,
+      afterSave:
+        toSelf.length === 0 ? r.afterSave : r.afterSave.filter((message) => message.to !== r.id),
+      toSelf,
+      save: awaited ? this.#drawToken() : null,
+      mustSync,
       committed,
       reads: r.readsDone,
     };
-    this.#outstanding = {
-      lastEntry: last === undefined ? null : { index: last.index, term: last.term },
-      snapshotIndex: r.log.arrived?.index ?? null,
-      committed,
-      selfMessages: r.selfMessages,
-    };
+    if (ready.save !== null || !r.config.asyncStorageWrites) {
+      this.#saving.push({ token: ready.save, toSelf });
+    }
+    this.#applyThrough = committed.at(-1)?.index ?? 0;
+    this.#advanced = r.config.asyncStorageWrites;
     this.#hardState = hardState;
     this.#leader = r.leader;
     this.#role = r.role;
     r.messages = [];
-    r.selfMessages = [];
+    r.afterSave = [];
     r.readsDone = [];
+    if (r.config.trace !== undefined) traceStep(r, "Ready");
     checkInvariants(r);
     return ready;
   }
 
+  /**
+   * Names all of the log that waits for storage, not only what this Ready adds: after a change of term the
+   * acknowledgements of earlier saves count no more, and this one must make up for them.
+   */
+  #drawToken(): SaveToken {
+    const { term, log } = this.#r;
+    const entriesWait = log.lastIndex > log.durable;
+    return {
+      term,
+      lastIndex: entriesWait ? log.lastIndex : null,
+      lastTerm: entriesWait ? log.lastTerm : null,
+      snapshotIndex: log.arrived?.index ?? null,
+    };
+  }
+
   advance(): void {
     const r = this.#r;
-    const done = this.#outstanding;
-    assert(done !== null, "advance follows ready");
-    this.#outstanding = null;
-    if (done.lastEntry !== null) r.log.durableThrough(done.lastEntry.index, done.lastEntry.term);
-    if (done.snapshotIndex !== null) r.log.installed(done.snapshotIndex);
-    this.#applied(done.committed);
-    // What this peer says to itself counts now that it is durable. Old terms are ignored as from anybody.
-    for (const message of done.selfMessages) this.#receive(message);
+    assert(
+      !r.config.asyncStorageWrites,
+      "with asyncStorageWrites, saved() and applied() replace it",
+    );
+    assert(!this.#advanced, "advance follows ready");
+    this.#advanced = true;
+    // The order of etcd: the membership first, then what this peer tells itself, then its disk, then its position.
+    const through = this.#applyThrough;
+    this.#applyMembership(through);
+    const saving = present(this.#saving.shift(), "the save of a Ready");
+    this.#saveDone(saving);
+    this.#applyDone(through);
     checkInvariants(r);
   }
 
-  #applied(committed: readonly Entry[]): void {
+  saved(token: SaveToken): void {
     const r = this.#r;
-    const last = committed.at(-1);
-    // A snapshot that came meanwhile covers these entries, and its membership is newer than theirs.
-    if (last === undefined || r.log.arrived !== null) return;
-    for (const entry of committed) {
-      if (entry.kind === "membership") applyMembershipEntry(r, entry);
-      r.uncommittedBytes = Math.max(0, r.uncommittedBytes - entry.data.length);
+    assert(r.config.asyncStorageWrites, "without asyncStorageWrites, advance() says it");
+    const saving = present(this.#saving.shift(), "a save under way");
+    assert(saving.token === token, "saves are acknowledged in order, each once");
+    this.#saveDone(saving);
+    checkInvariants(r);
+  }
+
+  #saveDone({ token, toSelf }: Saving): void {
+    const r = this.#r;
+    // What this peer says to itself counts now that it is durable. Old terms are ignored as from anybody.
+    for (const message of toSelf) receive(this.#r, message);
+    if (token === null) return;
+    // In a later term the same index and term may have been replaced and come back: this save says nothing of that.
+    if (token.lastIndex !== null && token.lastTerm !== null) {
+      if (token.term !== r.term) {
+        r.config.note?.({ kind: "save-of-earlier-term", savedTerm: token.term }, noteState(r));
+      } else {
+        if (r.config.note !== undefined) noteOutlivedSave(r, token.lastIndex, token.lastTerm);
+        r.log.durableThrough(token.lastIndex, token.lastTerm);
+      }
     }
-    r.log.appliedThrough(last.index);
+    // A snapshot is of committed entries, whatever the term.
+    if (token.snapshotIndex !== null) r.log.installed(token.snapshotIndex);
+  }
+
+  applied(index: number): void {
+    const r = this.#r;
+    assert(r.config.asyncStorageWrites, "without asyncStorageWrites, advance() says it");
+    assert(Number.isSafeInteger(index), "an index is a safe integer");
+    assert(index <= r.log.applying, "only what was given to apply is applied");
+    this.#applyMembership(index);
+    this.#applyDone(index);
+    checkInvariants(r);
+  }
+
+  #applyMembership(through: number): void {
+    const r = this.#r;
+    // A snapshot that came meanwhile covers these entries, and its membership is newer than theirs.
+    if (r.log.arrived !== null) return;
+    for (let index = r.log.applied + 1; index <= through; index += 1) {
+      const entry = r.log.at(index);
+      if (entry?.kind === "membership") applyMembershipEntry(r, entry);
+    }
+  }
+
+  #applyDone(through: number): void {
+    const r = this.#r;
+    if (through <= r.log.applied || r.log.arrived !== null) return;
+    let bytes = 0;
+    for (let index = r.log.applied + 1; index <= through; index += 1) {
+      bytes += r.log.at(index)?.data.length ?? 0;
+    }
+    r.log.appliedThrough(through, r.config.committedBytesPerReadyMax);
+    r.uncommittedBytes = Math.max(0, r.uncommittedBytes - bytes);
     leaveJointWhenDue(r);
   }
 
@@ -398,19 +368,24 @@ class Core implements RaftCore {
       firstIndex: r.log.firstIndex,
       membership: r.membership,
       transferee: r.transferee,
-      progress:
-        r.role !== "leader"
-          ? []
-          : [...r.peers.values()].map((peer) => ({
-              id: peer.id,
-              state: peer.state,
-              match: peer.match,
-              next: peer.next,
-              active: peer.active,
-              learner: peer.learner,
-            })),
+      progress: r.role !== "leader" ? [] : [...r.peers.values()].map(progressOf),
     };
   }
+}
+
+/** Notes that what was saved is durable already, or was replaced meanwhile. */
+function noteOutlivedSave(r: RaftState, index: number, savedTerm: number): void {
+  const waits = index > r.log.durable && index <= r.log.lastIndex;
+  const ownTerm = waits ? r.log.term(index) : null;
+  if (ownTerm === savedTerm) return;
+  r.config.note?.({ kind: "save-outlived", index, savedTerm, ownTerm }, noteState(r));
+}
+
+const NO_MESSAGES: readonly Message[] = [];
+
+function messagesToSelf(r: RaftState): readonly Message[] {
+  if (r.afterSave.length === 0) return NO_MESSAGES;
+  return r.afterSave.filter((message) => message.to === r.id);
 }
 
 function sameHardState(a: HardState, b: HardState): boolean {

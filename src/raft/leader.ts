@@ -2,6 +2,7 @@
 import { assert } from "../lib/assert.ts";
 import { ENTRY_BYTES_MAX, READS_WAITING_MAX } from "./limits.ts";
 import { changeMembership, decodeMembershipChange, isJoint, leavesJoint } from "./membership.ts";
+import { noteState, progressOf } from "./notes.ts";
 import type { Progress } from "./progress.ts";
 import type { ReadRequest } from "./read-index.ts";
 import {
@@ -9,10 +10,13 @@ import {
   broadcastHeartbeat,
   commitByQuorum,
   isQuorum,
+  oweAppends,
   sendAppend,
 } from "./replication.ts";
-import type { RaftState } from "./state.ts";
+import { type RaftState, send } from "./state.ts";
 import type { Entry, Message, PeerId, ProposeResult } from "./types.ts";
+
+const NO_BYTES = new Uint8Array(0);
 
 type Proposal = Pick<Entry, "kind" | "data">;
 export type ProposeRefusal = Extract<ProposeResult, { ok: false }>["reason"];
@@ -26,12 +30,14 @@ export function onAppendReply(
   assert(r.role === "leader", "only a leader hears of appends");
   peer.active = true;
   if (reply.rejected) {
+    r.config.note?.({ kind: "refusal-heard", reply }, noteState(r));
     // Skip the whole run of terms that cannot match, on both sides (Raft 5.3, end).
     const hint =
       reply.hintTerm > 0
         ? r.log.conflictByTerm(reply.hintIndex, reply.hintTerm).index
         : reply.hintIndex;
     if (!peer.refusedAt(reply.index, hint)) return;
+    r.config.note?.({ kind: "progress-lowered", progress: progressOf(peer) }, noteState(r));
     if (peer.state === "replicate") peer.becomeProbe();
     sendAppend(r, peer, true);
     return;
@@ -43,13 +49,14 @@ export function onAppendReply(
   else if (peer.state === "snapshot") {
     // Any state that the log can go on from will do, not only the snapshot that was sent.
     if (peer.match + 1 >= r.log.firstIndex) {
+      r.config.note?.({ kind: "snapshot-recovered", progress: progressOf(peer) }, noteState(r));
       peer.becomeProbe();
       peer.becomeReplicate();
     }
   } else peer.inflights.freeThrough(reply.index);
   if (commitByQuorum(r)) {
     releaseReads(r);
-    r.appendsDue = true;
+    oweAppends(r);
   } else if (peer.id !== r.id && peer.canLearnCommit(r.log.committed)) {
     sendAppend(r, peer, true);
   }
@@ -58,7 +65,10 @@ export function onAppendReply(
   while (sendAppend(r, peer, false)) {
     if (peer.state !== "replicate") break;
   }
-  if (peer.id === r.transferee && peer.match === r.log.lastIndex) sendTimeoutNow(r, peer.id);
+  if (peer.id === r.transferee && peer.match === r.log.lastIndex) {
+    sendTimeoutNow(r, peer.id);
+    r.config.note?.({ kind: "transfer-sent", to: peer.id, atOnce: false }, noteState(r));
+  }
 }
 
 /** A peer is alive and follows this leader. */
@@ -73,10 +83,14 @@ export function onHeartbeatReply(
   // Even with a full window an empty append goes out: if all of the window was lost, its refusal says so.
   if (peer.match < r.log.lastIndex || peer.state === "probe") sendAppend(r, peer, true);
   if (reply.readId === null) return;
-  answerReads(
-    r,
-    r.reads.acknowledge(reply.readId, peer.id, (acknowledged) => isQuorum(r, acknowledged)),
-  );
+  acknowledgeRound(r, reply.readId, peer.id);
+}
+
+function acknowledgeRound(r: RaftState, round: number, from: PeerId): void {
+  const before = r.reads.confirmed;
+  const reads = r.reads.acknowledge(round, from, (acknowledged) => isQuorum(r, acknowledged));
+  if (r.reads.confirmed > before) r.lease?.confirmed(r.reads.confirmed);
+  answerReads(r, reads);
 }
 
 /**
@@ -100,8 +114,12 @@ export function acceptProposals(
   if (full && r.uncommittedBytes > 0 && bytes > 0) return "log-full";
   const accepted = proposals.map((proposal, at): Proposal => {
     if (proposal.kind !== "membership") return proposal;
-    if (membershipRefusal(r, proposal.data) !== null) {
-      return { kind: "empty", data: new Uint8Array(0) };
+    const refusal = r.config.disableMembershipValidation
+      ? null
+      : membershipRefusal(r, proposal.data);
+    if (refusal !== null) {
+      if (r.config.note !== undefined) noteRefusedChange(r, proposal.data);
+      return { kind: "empty", data: NO_BYTES };
     }
     r.membershipPendingIndex = r.log.lastIndex + 1 + at;
     return proposal;
@@ -121,6 +139,18 @@ export function membershipRefusal(r: RaftState, data: Uint8Array): ProposeRefusa
   return changeMembership(r.membership, change).ok ? null : "invalid";
 }
 
+function noteRefusedChange(r: RaftState, data: Uint8Array): void {
+  const { membership, membershipPendingIndex: pendingIndex } = r;
+  const change = decodeMembershipChange(data);
+  let why: "pending" | "joint" | "not-joint" | "invalid" = "invalid";
+  if (change !== null) {
+    if (pendingIndex > r.log.applied) why = "pending";
+    else if (isJoint(membership) && !leavesJoint(change)) why = "joint";
+    else if (!isJoint(membership) && leavesJoint(change)) why = "not-joint";
+  }
+  r.config.note?.({ kind: "change-refused", change, why, pendingIndex, membership }, noteState(r));
+}
+
 /** A read that `from` asks for under `readId`. */
 export function askRead(r: RaftState, from: PeerId, readId: number): void {
   assert(r.role === "leader", "only a leader orders reads");
@@ -131,7 +161,27 @@ export function askRead(r: RaftState, from: PeerId, readId: number): void {
     }
     return;
   }
-  r.reads.add({ from, readId, index: r.log.committed });
+  const read = { from, readId, index: r.log.committed };
+  if (leaseHolds(r)) answerReads(r, [read]);
+  else r.reads.add(read);
+}
+
+/** Whether this leader may answer reads by itself now (raft/lease.ts). */
+function leaseHolds(r: RaftState): boolean {
+  const clock = r.config.leaseClock;
+  return r.lease !== null && clock !== undefined && r.lease.holds(clock.now());
+}
+
+/** The heartbeats of a tick. With lease reads each is a round of its own, so that its answers renew the lease. */
+export function heartbeat(r: RaftState): void {
+  assert(r.role === "leader", "only a leader's heart beats");
+  if (r.lease === null) {
+    broadcastHeartbeat(r, r.reads.newest());
+    return;
+  }
+  const round = r.reads.open();
+  acknowledgeRound(r, round, r.id);
+  broadcastHeartbeat(r, round);
 }
 
 /** Sends out the round of reads that was collected since the last Ready. */
@@ -140,9 +190,8 @@ export function flushReads(r: RaftState): void {
   const round = r.reads.close();
   if (round === null) return;
   // The leader's own word is enough where it is the only voter.
-  const alone = r.reads.acknowledge(round, r.id, (acknowledged) => isQuorum(r, acknowledged));
-  if (alone.length > 0) answerReads(r, alone);
-  else broadcastHeartbeat(r, round);
+  acknowledgeRound(r, round, r.id);
+  if (r.reads.confirmed < round) broadcastHeartbeat(r, round);
 }
 
 function releaseReads(r: RaftState): void {
@@ -157,7 +206,7 @@ function answerReads(r: RaftState, reads: readonly ReadRequest[]): void {
     assert(index <= r.log.committed, "a read sees only what is committed");
     if (from === r.id) r.readsDone.push({ readId, index });
     else {
-      r.messages.push({
+      send(r, {
         kind: "read-index-reply",
         from: r.id,
         to: from,
@@ -178,11 +227,16 @@ export function startTransfer(r: RaftState, to: PeerId): void {
   if (to === r.id) return;
   r.electionElapsed = 0;
   r.transferee = to;
-  if (peer.match === r.log.lastIndex) sendTimeoutNow(r, to);
-  else sendAppend(r, peer, true);
+  r.config.note?.({ kind: "transfer-starts", to }, noteState(r));
+  if (peer.match === r.log.lastIndex) {
+    sendTimeoutNow(r, to);
+    r.config.note?.({ kind: "transfer-sent", to, atOnce: true }, noteState(r));
+  } else sendAppend(r, peer, true);
 }
 
 function sendTimeoutNow(r: RaftState, to: PeerId): void {
   assert(to !== r.id, "a leader does not hand over to itself");
-  r.messages.push({ kind: "timeout-now", from: r.id, to, term: r.term });
+  // Who gets this message is elected despite a live leader, also when it comes late.
+  r.lease?.forfeit();
+  send(r, { kind: "timeout-now", from: r.id, to, term: r.term });
 }

@@ -8,6 +8,10 @@ export const ENTRY_BYTES_MAX: number = 8 * 1024 * 1024;
 export const ENTRY_OVERHEAD_BYTES: number = 32;
 /** Reads that wait for a heartbeat round or for the leader's first commit. One more is dropped; the asker asks again. */
 export const READS_WAITING_MAX: number = 16_384;
+/** Empty read rounds (heartbeats with a lease to renew) that wait for a quorum. */
+export const READ_ROUNDS_MAX: number = 1_024;
+/** Saves that the driver is busy with at a time, with asyncStorageWrites: beyond it hasReady() waits for the disk. */
+export const SAVES_UNDER_WAY_MAX: number = 1_024;
 /** Voters and learners together: quorum work is linear in it, and nobody gains from more managers. */
 export const MEMBERS_MAX: number = 31;
 /** Changes in one MembershipChange. */
@@ -19,6 +23,11 @@ export const SNAPSHOT_WAIT_ELECTIONS_MAX: number = 10;
 /** Most ticks that a follower waits, by its rank among the voters, after it saw its leader's connection close. */
 export const CAMPAIGN_SOON_TICKS_MAX: number = 4;
 
+/** Heartbeat rounds that a lease waits for at a time. */
+export const LEASE_ROUNDS_MAX: number = 1_024;
+/** Smallest leaseMarginTicks: one for the phase of ticks between two peers, one for the difference of their clock rates. */
+export const LEASE_MARGIN_TICKS_MIN: number = 2;
+
 /** Good values for a cluster on one network with a tick of 50 to 100 ms; `id` and `random` are the caller's. */
 export const RAFT_DEFAULTS: Omit<RaftConfig, "id" | "random"> = {
   electionTicks: 10,
@@ -28,6 +37,18 @@ export const RAFT_DEFAULTS: Omit<RaftConfig, "id" | "random"> = {
   inflightBytesMax: 16 * 1024 * 1024,
   uncommittedBytesMax: 64 * 1024 * 1024,
   committedBytesPerReadyMax: 4 * 1024 * 1024,
+  asyncStorageWrites: false,
+  voteRequestsAtOnce: false,
+  appendsAtOnce: false,
+  preVote: true,
+  checkQuorum: true,
+  stepDownOnRemoval: true,
+  disableProposalForwarding: false,
+  disableMembershipValidation: false,
+  refusedMembership: "told",
+  refusalsTellCommitted: true,
+  readMode: "quorum",
+  leaseMarginTicks: 2,
 };
 
 /** Asserts that a configuration can work: a wrong one is a bug in the daemon that made it. */
@@ -40,6 +61,7 @@ export function validateConfig(config: RaftConfig): void {
     "inflightBytesMax",
     "uncommittedBytesMax",
     "committedBytesPerReadyMax",
+    "leaseMarginTicks",
   ];
   for (const name of counts) {
     const value = config[name];
@@ -54,6 +76,19 @@ export function validateConfig(config: RaftConfig): void {
     config.inflightBytesMax >= config.appendBytesMax,
     "raft inflightBytesMax holds at least one full append",
   );
+  if (config.readMode === "lease") {
+    assert(
+      config.checkQuorum,
+      "raft lease reads need checkQuorum: else a leader may be replaced at any moment",
+    );
+    assert(config.leaseClock !== undefined, "raft lease reads need a leaseClock");
+    assert(config.leaseClock.tickMs > 0, "raft leaseClock.tickMs is positive");
+    assert(
+      config.leaseMarginTicks >= LEASE_MARGIN_TICKS_MIN &&
+        config.leaseMarginTicks < config.electionTicks,
+      "raft leaseMarginTicks leaves a lease, and a tick for the phase of ticks and one for clock rates",
+    );
+  }
 }
 
 /** Whether `id` can name a peer. */

@@ -73,7 +73,8 @@ describe("appendAfter()", () => {
     const log = logOf([1, 1, 2]);
     expect(log.hasUndurable()).toBe(false);
     log.appendAfter(1, 1, entries([3, 3], 2), 0);
-    expect(log.undurable().map((entry) => entry.index)).toEqual([2, 3]);
+    expect(log.takeUnoffered().map((entry) => entry.index)).toEqual([2, 3]);
+    expect(log.takeUnoffered(), "each once").toEqual([]);
     // The answer of an older save does not count for what replaced it.
     log.durableThrough(3, 2);
     expect(log.durable).toBe(1);
@@ -106,10 +107,36 @@ test("slice() gives what fits, at least one entry", () => {
   expect([0, 42, 83, 84, 1000].map(sizes)).toEqual([1, 1, 1, 2, 4]);
 });
 
+describe("takeCommitted()", () => {
+  test("gives each entry once, in pages of what is not applied yet", () => {
+    const log = logOf([1, 1, 1, 1, 1], 5);
+    const take = (): number[] => log.takeCommitted(90, false).map((entry) => entry.index);
+    expect(take()).toEqual([1, 2]);
+    expect(take(), "the page is full").toEqual([]);
+    log.appliedThrough(1, 90);
+    expect(take()).toEqual([3]);
+    expect(take()).toEqual([]);
+    log.appliedThrough(3, 90);
+    expect(take()).toEqual([4, 5]);
+    log.appliedThrough(5, 90);
+    expect(log.hasCommitted(false)).toBe(false);
+  });
+
+  test("waits for the disk where that is asked", () => {
+    const log = logOf([1, 1], 0);
+    log.append(entries([1, 1], 3));
+    log.commitThrough(4);
+    expect(log.takeCommitted(1000, true).map((entry) => entry.index)).toEqual([1, 2]);
+    log.durableThrough(3, 1);
+    expect(log.takeCommitted(1000, true).map((entry) => entry.index)).toEqual([3]);
+    expect(log.takeCommitted(1000, false).map((entry) => entry.index)).toEqual([4]);
+  });
+});
+
 describe("compact()", () => {
   test("keeps a suffix for slow peers and the term before it", () => {
     const log = logOf([1, 1, 2, 2, 2], 5);
-    log.appliedThrough(4);
+    log.appliedThrough(4, 1000);
     log.compact(snapshot(4, 2), 3);
     expect([log.firstIndex, log.lastIndex]).toEqual([3, 5]);
     expect([log.term(1), log.term(2), log.term(3)]).toEqual([null, 1, 2]);
@@ -150,7 +177,9 @@ test("install() replaces the log and waits for the driver before it counts as ap
   const log = logOf([1, 1, 1], 1);
   log.install(snapshot(9, 3));
   expect([log.firstIndex, log.lastIndex, log.committed, log.applied]).toEqual([10, 9, 9, 0]);
-  expect(log.unapplied(1000)).toEqual([]);
+  expect(log.takeCommitted(1000, false)).toEqual([]);
+  expect(log.takeArrived()?.index).toBe(9);
+  expect(log.takeArrived(), "offered once").toBeNull();
   log.installed(9);
   expect([log.applied, log.arrived]).toEqual([9, null]);
 });

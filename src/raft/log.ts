@@ -8,7 +8,10 @@ export function entryBytes(entry: Pick<Entry, "data">): number {
   return entry.data.length + ENTRY_OVERHEAD_BYTES;
 }
 
-/** Invariant: offset <= applied <= committed <= lastIndex, durable <= lastIndex, indexes without gaps. */
+/**
+ * Invariant: offset <= committed <= lastIndex, applied <= applying <= committed, durable <= offered <= lastIndex,
+ * indexes without gaps. "Offered" and "applying" are what the driver was given and has not acknowledged yet.
+ */
 export class RaftLog {
   /** Entries of index offset+1, offset+2, … */
   #entries: Entry[] = [];
@@ -17,12 +20,20 @@ export class RaftLog {
   #offsetTerm: number;
   /** The last index that storage is known to hold as it is here. */
   #durable: number;
+  /** The last index that the driver was given to save: each entry is offered once, unless it was replaced. */
+  #offered: number;
   #committed: number;
   #applied: number;
+  /** The last index that the driver was given to apply, and the bytes of what it has not applied of that yet. */
+  #applying: number;
+  #applyingBytes = 0;
+  /** Nothing more is given to apply until something is applied: the page was full. */
+  #applyingPaused = false;
   /** The newest snapshot, for peers that are too far behind. */
   #snapshot: Snapshot | null;
   /** A snapshot from the leader that storage and the state machine do not have yet. */
   #arrived: Snapshot | null = null;
+  #arrivedOffered = false;
 
   /** Takes what storage has; its entries may begin before the snapshot's end, a suffix kept for slow peers. */
   constructor(saved: SavedState) {
@@ -47,7 +58,9 @@ export class RaftLog {
       expected += 1;
     }
     this.#durable = this.lastIndex;
+    this.#offered = this.lastIndex;
     this.#applied = covered;
+    this.#applying = covered;
     this.#committed = Math.max(covered, hardState.commit);
     assert(this.#committed <= this.lastIndex, "what was committed is in the saved log");
     if (snapshot !== null) {
@@ -73,10 +86,18 @@ export class RaftLog {
   get durable(): number {
     return this.#durable;
   }
+  /** The last index that the driver was given to save. */
+  get offered(): number {
+    return this.#offered;
+  }
+  /** The last index that the driver was given to apply. */
+  get applying(): number {
+    return this.#applying;
+  }
   get snapshot(): Snapshot | null {
     return this.#snapshot;
   }
-  /** The snapshot that the next Ready hands to the driver. */
+  /** The snapshot from the leader that is not installed yet; nothing is applied meanwhile. */
   get arrived(): Snapshot | null {
     return this.#arrived;
   }
@@ -137,6 +158,7 @@ export class RaftLog {
     assert(first.index <= this.lastIndex + 1, "entries are appended without gaps");
     this.#entries.length = first.index - this.#offset - 1;
     this.#durable = Math.min(this.#durable, first.index - 1);
+    this.#offered = Math.min(this.#offered, first.index - 1);
     for (const entry of entries) {
       assert(entry.index === this.lastIndex + 1, "entries are appended without gaps");
       assert(entry.term >= this.lastTerm, "terms never fall along the log");
@@ -166,10 +188,12 @@ export class RaftLog {
   /** Marks everything through `index` committed; never goes back. */
   commitThrough(index: number): void {
     if (index <= this.#committed) return;
-    assert(
-      index <= this.lastIndex,
-      `a commit index lies within the log: ${index} is beyond ${this.lastIndex}; this manager lost entries it had acknowledged`,
-    );
+    if (index > this.lastIndex) {
+      assert(
+        false,
+        `a commit index lies within the log: ${index} is beyond ${this.lastIndex}; this manager lost entries it had acknowledged`,
+      );
+    }
     this.#committed = index;
   }
 
@@ -179,30 +203,70 @@ export class RaftLog {
     assert(this.#durable <= this.lastIndex, "durable entries are in the log");
   }
 
-  /** The state machine has everything through `index`. */
-  appliedThrough(index: number): void {
+  /** The state machine has everything through `index`; `bytesMax` as in takeCommitted(). */
+  appliedThrough(index: number, bytesMax: number): void {
     assert(index >= this.#applied, "applied never goes back");
     assert(index <= this.#committed, "only what is committed is applied");
+    for (let at = this.#applied + 1; at <= Math.min(index, this.#applying); at += 1) {
+      const entry = this.at(at);
+      if (entry !== null) this.#applyingBytes -= entryBytes(entry);
+    }
+    assert(this.#applyingBytes >= 0, "no entry is applied twice");
     this.#applied = index;
+    this.#applying = Math.max(this.#applying, index);
+    this.#applyingPaused = this.#applyingBytes >= bytesMax;
   }
 
-  /** Entries that storage does not hold yet. */
-  undurable(): Entry[] {
-    return this.#entries.slice(Math.max(0, this.#durable - this.#offset));
+  /** The entry at `index`, or null when it is forgotten or not there yet. */
+  at(index: number): Entry | null {
+    return this.#entries[index - this.#offset - 1] ?? null;
   }
 
+  /** Whether something here waits for storage, offered or not: entries, or a snapshot. */
   hasUndurable(): boolean {
-    return this.lastIndex > this.#durable;
+    return this.lastIndex > this.#durable || this.#arrived !== null;
   }
 
-  /** Committed entries to apply next, within `bytesMax`. None while a snapshot waits to be installed. */
-  unapplied(bytesMax: number): Entry[] {
-    if (!this.hasUnapplied()) return [];
-    return this.slice(this.#applied + 1, this.#committed, bytesMax);
+  /** Whether storage was not given everything yet. */
+  hasUnoffered(): boolean {
+    return this.lastIndex > this.#offered || (this.#arrived !== null && !this.#arrivedOffered);
   }
 
-  hasUnapplied(): boolean {
-    return this.#arrived === null && this.#applied < this.#committed;
+  /** Entries for storage, each once. */
+  takeUnoffered(): Entry[] {
+    const entries = this.#entries.slice(Math.max(0, this.#offered - this.#offset));
+    this.#offered = this.lastIndex;
+    return entries;
+  }
+
+  /** The arrived snapshot for storage and the state machine, once. */
+  takeArrived(): Snapshot | null {
+    if (this.#arrivedOffered) return null;
+    this.#arrivedOffered = this.#arrived !== null;
+    return this.#arrived;
+  }
+
+  /**
+   * Committed entries to apply next, each once: at most `bytesMax` given and not yet applied, but at least one entry.
+   * None while a snapshot waits to be installed. `durableOnly`: none that storage is not known to hold.
+   */
+  takeCommitted(bytesMax: number, durableOnly: boolean): Entry[] {
+    if (!this.hasCommitted(durableOnly)) return [];
+    const to = this.#appliable(durableOnly);
+    const entries = this.slice(this.#applying + 1, to, bytesMax - this.#applyingBytes);
+    for (const entry of entries) this.#applyingBytes += entryBytes(entry);
+    this.#applying += entries.length;
+    this.#applyingPaused = this.#applyingBytes >= bytesMax || this.#applying < to;
+    return entries;
+  }
+
+  hasCommitted(durableOnly: boolean): boolean {
+    if (this.#arrived !== null || this.#applyingPaused) return false;
+    return this.#applying < this.#appliable(durableOnly);
+  }
+
+  #appliable(durableOnly: boolean): number {
+    return durableOnly ? Math.min(this.#committed, this.#durable) : this.#committed;
   }
 
   /** Whether a change of membership is committed and not yet applied. */
@@ -220,23 +284,29 @@ export class RaftLog {
     this.#offset = snapshot.index;
     this.#offsetTerm = snapshot.term;
     this.#durable = snapshot.index;
+    this.#offered = snapshot.index;
     this.#committed = snapshot.index;
+    this.#applying = snapshot.index;
+    this.#applyingBytes = 0;
+    this.#applyingPaused = false;
     this.#snapshot = snapshot;
     this.#arrived = snapshot;
+    this.#arrivedOffered = false;
   }
 
   /** The driver has saved and applied the arrived snapshot of `index`. */
   installed(index: number): void {
     if (this.#arrived === null || this.#arrived.index !== index) return;
     this.#arrived = null;
-    this.appliedThrough(index);
+    this.#arrivedOffered = false;
+    this.#applied = index;
   }
 
   /** Forgets entries before `keepFrom`; `snapshot` covers them. An older snapshot than the one here changes nothing. */
   compact(snapshot: Snapshot, keepFrom: number): void {
     assert(snapshot.index <= this.#applied, "only what is applied is in a snapshot");
     assert(keepFrom <= snapshot.index + 1, "every forgotten entry is in the snapshot");
-    if (this.#snapshot !== null && snapshot.index <= this.#snapshot.index) return;
+    if (this.#snapshot !== null && snapshot.index < this.#snapshot.index) return;
     const known = this.term(snapshot.index);
     assert(known === snapshot.term, "a snapshot carries the term of its last entry");
     this.#snapshot = snapshot;
@@ -249,5 +319,6 @@ export class RaftLog {
     this.#offsetTerm = term;
     // A leader may compact what its quorum holds before its own disk does: then its disk needs it no more.
     this.#durable = Math.max(this.#durable, forgotten);
+    this.#offered = Math.max(this.#offered, forgotten);
   }
 }

@@ -1,6 +1,6 @@
 /** Linearizable reads without the log: batched into rounds, each confirmed by one round of heartbeats (Raft thesis 6.4). */
 import { assert } from "../lib/assert.ts";
-import { READS_WAITING_MAX } from "./limits.ts";
+import { READ_ROUNDS_MAX, READS_WAITING_MAX } from "./limits.ts";
 import type { PeerId } from "./types.ts";
 
 /** One read: who asked, under which number, and what was committed when it asked. */
@@ -25,6 +25,7 @@ export class ReadRounds {
   #rounds: Round[] = [];
   #lastId = 0;
   #waiting = 0;
+  #confirmed = 0;
 
   /** Takes a read into the next round. False when READS_WAITING_MAX wait already: the read is dropped. */
   add(request: ReadRequest): boolean {
@@ -40,11 +41,24 @@ export class ReadRounds {
 
   /** Closes the round that is being collected; its number goes out in heartbeats. Null when nobody asked. */
   close(): number | null {
-    if (this.#collecting.length === 0) return null;
+    return this.#collecting.length === 0 ? null : this.open();
+  }
+
+  /** Opens a round, with whatever reads were collected, or none. */
+  open(): number {
     this.#lastId += 1;
     this.#rounds.push({ id: this.#lastId, requests: this.#collecting, acknowledged: new Set() });
     this.#collecting = [];
+    // Nobody waits for an empty round that no quorum answered in so long.
+    if (this.#rounds.length > READ_ROUNDS_MAX && this.#rounds[0]?.requests.length === 0) {
+      this.#rounds.shift();
+    }
     return this.#lastId;
+  }
+
+  /** The newest round that a quorum answered; 0 before the first. */
+  get confirmed(): number {
+    return this.#confirmed;
   }
 
   /** The newest round that waits for answers, for the next periodic heartbeat: so a lost heartbeat costs no read. */
@@ -65,6 +79,7 @@ export class ReadRounds {
       round.acknowledged.add(from);
       if (isQuorum(round.acknowledged)) confirmed = at + 1;
     }
+    if (confirmed > 0) this.#confirmed = this.#rounds[confirmed - 1]?.id ?? this.#confirmed;
     const reads = this.#rounds.splice(0, confirmed).flatMap((round) => round.requests);
     this.#waiting -= reads.length;
     assert(this.#waiting >= 0, "no read is answered twice");

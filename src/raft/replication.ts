@@ -2,9 +2,11 @@
 import { assert, present } from "../lib/assert.ts";
 import { SNAPSHOT_WAIT_ELECTIONS_MAX } from "./limits.ts";
 import { entryBytes } from "./log.ts";
+import { noteState, progressOf } from "./notes.ts";
 import type { Progress } from "./progress.ts";
 import { jointCommitted, jointVote } from "./quorum.ts";
-import type { RaftState } from "./state.ts";
+import { type RaftState, send, sendAfterSave } from "./state.ts";
+import { traceProposal, traceStep } from "./tracing.ts";
 import type { Entry, PeerId } from "./types.ts";
 
 /**
@@ -19,11 +21,23 @@ export function appendAsLeader(
   assert(r.role === "leader", "only a leader appends on its own");
   assert(proposals.length > 0, "an append has entries");
   const first = r.log.lastIndex + 1;
+  if (r.config.trace !== undefined) for (const proposal of proposals) traceProposal(r, proposal);
   r.log.append(
     proposals.map(({ kind, data }, at) => ({ index: first + at, term: r.term, kind, data })),
   );
   for (const { data } of proposals) r.uncommittedBytes += data.length;
-  r.selfMessages.push({
+  r.selfAckDue = true;
+  if (r.config.appendsAtOnce) flushSelfAck(r);
+  oweAppends(r);
+  return first;
+}
+
+/** The leader's word to itself that its own disk has all it appended; one for many proposals. */
+export function flushSelfAck(r: RaftState): void {
+  if (!r.selfAckDue) return;
+  assert(r.role === "leader", "only a leader acknowledges itself");
+  r.selfAckDue = false;
+  sendAfterSave(r, {
     kind: "append-reply",
     from: r.id,
     to: r.id,
@@ -33,8 +47,12 @@ export function appendAsLeader(
     hintIndex: 0,
     hintTerm: 0,
   });
+}
+
+/** Every other member is owed an append: of new entries, or of a new commit index. */
+export function oweAppends(r: RaftState): void {
   r.appendsDue = true;
-  return first;
+  if (r.config.appendsAtOnce) flushAppends(r);
 }
 
 /** Sends the appends that are due, to every other member. */
@@ -55,6 +73,7 @@ export function sendAppend(r: RaftState, peer: Progress, evenEmpty: boolean): bo
   assert(r.role === "leader", "only a leader sends appends");
   assert(peer.id !== r.id, "a leader sends nothing to itself");
   if (peer.blocked()) return false;
+  assert(peer.next <= r.log.lastIndex + 1, "nothing beyond the leader's log is sent");
   const prevIndex = peer.next - 1;
   const prevTerm = r.log.term(prevIndex);
   if (prevTerm === null) return sendSnapshot(r, peer);
@@ -63,7 +82,7 @@ export function sendAppend(r: RaftState, peer: Progress, evenEmpty: boolean): bo
     ? r.log.slice(peer.next, r.log.lastIndex, r.config.appendBytesMax)
     : [];
   if (entries.length === 0 && !evenEmpty) return false;
-  r.messages.push({
+  send(r, {
     kind: "append",
     from: r.id,
     to: peer.id,
@@ -80,21 +99,33 @@ export function sendAppend(r: RaftState, peer: Progress, evenEmpty: boolean): bo
 
 function sendSnapshot(r: RaftState, peer: Progress): boolean {
   // A peer that is not heard of would only lose it.
-  if (!peer.active) return false;
+  if (!peer.active) {
+    r.config.note?.({ kind: "snapshot-held-back", progress: progressOf(peer) }, noteState(r));
+    return false;
+  }
   const snapshot = present(r.log.snapshot, "the snapshot of a log that forgot entries");
+  const { firstIndex } = r.log;
+  r.config.note?.(
+    { kind: "snapshot-sent", snapshot, progress: progressOf(peer), firstIndex },
+    noteState(r),
+  );
   peer.becomeSnapshot(snapshot.index);
-  r.messages.push({ kind: "snapshot", from: r.id, to: peer.id, term: r.term, snapshot });
+  r.config.note?.({ kind: "replication-paused", progress: progressOf(peer) }, noteState(r));
+  send(r, { kind: "snapshot", from: r.id, to: peer.id, term: r.term, snapshot });
   return true;
 }
 
 /** Heartbeats to every other member, confirming read round `readId` if there is one. */
 export function broadcastHeartbeat(r: RaftState, readId: number | null): void {
   assert(r.role === "leader", "only a leader's heart beats");
+  if (readId !== null && r.lease !== null && r.config.leaseClock !== undefined) {
+    r.lease.sent(readId, r.config.leaseClock.now());
+  }
   for (const peer of r.peers.values()) {
     if (peer.id === r.id) continue;
     // Never beyond what this peer has: it may not have the entries that the commit index covers.
     const commit = Math.min(peer.match, r.log.committed);
-    r.messages.push({ kind: "heartbeat", from: r.id, to: peer.id, term: r.term, commit, readId });
+    send(r, { kind: "heartbeat", from: r.id, to: peer.id, term: r.term, commit, readId });
     peer.sentCommit = Math.max(peer.sentCommit, commit);
   }
 }
@@ -108,14 +139,19 @@ export function commitByQuorum(r: RaftState): boolean {
   const index = jointCommitted(r.membership, (id) => r.peers.get(id)?.match ?? null);
   if (index <= r.log.committed || r.log.term(index) !== r.term) return false;
   r.log.commitThrough(index);
+  if (r.config.trace !== undefined) traceStep(r, "Commit");
   return true;
 }
 
-/** Whether a quorum answered since the last check; forgets the answers. */
+/** Whether a quorum answered since the last check. */
 export function quorumActive(r: RaftState): boolean {
   const result = jointVote(r.membership, (id) => id === r.id || (r.peers.get(id)?.active ?? false));
-  for (const peer of r.peers.values()) peer.active = peer.id === r.id;
   return result === "won";
+}
+
+/** Forgets who answered, for the next check. */
+export function forgetActive(r: RaftState): void {
+  for (const peer of r.peers.values()) peer.active = peer.id === r.id;
 }
 
 /** Whether `acknowledged` and the leader itself are a quorum. */
@@ -127,6 +163,7 @@ export function isQuorum(r: RaftState, acknowledged: ReadonlySet<PeerId>): boole
 export function ageSnapshots(r: RaftState): void {
   for (const peer of r.peers.values()) {
     if (peer.state !== "snapshot") continue;
+    assert(peer.pendingSnapshot > 0, "a snapshot under way has an index");
     peer.snapshotElections += 1;
     if (peer.snapshotElections >= SNAPSHOT_WAIT_ELECTIONS_MAX) endSnapshot(peer, false);
   }

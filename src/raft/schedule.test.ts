@@ -20,28 +20,43 @@ const TIGHT = {
   committedBytesPerReadyMax: 80,
 };
 
-test(`${SEEDS} seeded schedules of loss, reordering, crashes and changes keep every promise and recover`, () => {
-  let committed = 0;
-  let crashes = 0;
-  for (let seed = 1; seed <= SEEDS; seed += 1) {
-    try {
-      const run = runSchedule(seed);
-      committed += run.committed;
-      crashes += run.crashes;
-    } catch (error) {
-      throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
+test.each([
+  { mode: "one Ready at a time", async: false },
+  { mode: "async storage writes that complete late", async: true },
+])(
+  `${SEEDS} seeded schedules of loss, reordering, crashes and changes keep every promise and recover: $mode`,
+  ({ async }) => {
+    let committed = 0;
+    let crashes = 0;
+    for (let seed = 1; seed <= SEEDS; seed += 1) {
+      try {
+        const run = runSchedule(seed, async);
+        committed += run.committed;
+        crashes += run.crashes;
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
+      }
     }
-  }
-  expect(committed).toBeGreaterThan(SEEDS * 10);
-  expect(crashes).toBeGreaterThan(SEEDS);
-}, 60_000);
+    expect(committed).toBeGreaterThan(SEEDS * 10);
+    expect(crashes).toBeGreaterThan(SEEDS);
+  },
+  60_000,
+);
 
 test("one seed run twice ends in the same state", () => {
-  for (const seed of [7, 77]) expect(runSchedule(seed).trace).toBe(runSchedule(seed).trace);
+  for (const [seed, async] of [
+    [7, false],
+    [77, true],
+  ] as const) {
+    expect(runSchedule(seed, async).trace).toBe(runSchedule(seed, async).trace);
+  }
 });
 
-function runSchedule(seed: number): { committed: number; crashes: number; trace: string } {
-  const cluster = Cluster.of(IDS.slice(0, 3), seed, TIGHT);
+function runSchedule(
+  seed: number,
+  asyncStorageWrites: boolean,
+): { committed: number; crashes: number; trace: string } {
+  const cluster = Cluster.of(IDS.slice(0, 3), seed, { ...TIGHT, asyncStorageWrites });
   for (const id of IDS.slice(3)) cluster.add(id, EMPTY_STATE);
   const { random } = cluster;
   const lossPercent = random.below(30);
@@ -86,7 +101,10 @@ function runSchedule(seed: number): { committed: number; crashes: number; trace:
     } else if (chance < 330) {
       cluster.peer(id).core?.tick();
     } else if (chance < 650) {
-      cluster.work(id);
+      const part = asyncStorageWrites ? random.below(3) : 0;
+      if (part === 0) cluster.work(id);
+      else if (part === 1) cluster.finishSave(id);
+      else cluster.finishApply(id, 1 + random.below(3));
       for (const read of cluster.peer(id).reads.splice(0)) {
         const before = reads.get(read.readId);
         assert(before !== undefined && read.index >= before, "no read is stale");

@@ -1,5 +1,7 @@
 /** The nouns of consensus: what the core says to its driver and to its peers. Types only. */
 import type { Random } from "../lib/random.ts";
+import type { NoteState, RaftNote } from "./notes.ts";
+import type { TraceEvent } from "./trace.ts";
 
 /** Random, never used twice: a wiped or demoted manager comes back under a new one. */
 export type PeerId = string;
@@ -89,14 +91,42 @@ export type Message = Envelope &
     | { readonly kind: "read-index-reply"; readonly readId: number; readonly index: number }
   );
 
-/** Work the core asks its driver to do, in this order: persist, then send, then apply. */
+/**
+ * What a save was: handed back through RaftCore.saved() once it is durable. It names what the save ended with, so that
+ * an acknowledgement which comes after that part of the log was overwritten marks nothing durable (append ABA,
+ * etcd-io/raft testdata/async_storage_writes_append_aba_race.txt).
+ */
+export interface SaveToken {
+  /** The term of this core when the save was drawn. */
+  readonly term: number;
+  readonly lastIndex: number | null;
+  readonly lastTerm: number | null;
+  readonly snapshotIndex: number | null;
+}
+/** Work the core asks its driver to do: persist, send, apply. */
 export interface Ready {
   readonly leader: PeerId | null;
   readonly role: Role;
   readonly hardState: HardState | null;
   readonly entries: readonly Entry[];
   readonly snapshot: Snapshot | null;
+  /** May be sent at once, also before anything of this Ready is durable (Raft thesis 10.2.1). */
   readonly messages: readonly Message[];
+  /** Promise something of this disk: sent only when this Ready's save, and every save before it, is durable. */
+  readonly afterSave: readonly Message[];
+  /** What this core tells itself once the save is durable. For traces only: saved() and advance() deliver it. */
+  readonly toSelf: readonly Message[];
+  /**
+   * Null when nothing waits for this save: there is nothing to save, or only a commit index while all of the log is
+   * durable. Otherwise handed to saved(), with async storage writes.
+   */
+  readonly save: SaveToken | null;
+  /**
+   * Whether the save must be synced. False when only the commit index changes: it is learned again after a restart, so
+   * it may be written lazily, or with the next save.
+   */
+  readonly mustSync: boolean;
+  /** Applied in order, exactly once. Every one of them is durable on a quorum; with async storage writes also here. */
   readonly committed: readonly Entry[];
   readonly reads: readonly { readonly readId: number; readonly index: number }[];
 }
@@ -136,6 +166,13 @@ export interface RaftStatus {
     /** Heard from within the last election timeout. */
     readonly active: boolean;
     readonly learner: boolean;
+    /** Nothing but heartbeats goes out until something is answered. */
+    readonly paused: boolean;
+    /** Index of the snapshot under way; 0 when there is none. */
+    readonly pendingSnapshot: number;
+    /** Appends sent and not yet acknowledged, and whether no more may be under way. */
+    readonly inflight: number;
+    readonly inflightFull: boolean;
   }[];
 }
 /** Pure: no promise, no timer, no I/O. The same inputs in the same order give the same Ready. */
@@ -157,9 +194,25 @@ export interface RaftCore {
   compact(snapshot: Snapshot, keepFrom: number): void;
   hasReady(): boolean;
   ready(): Ready;
-  /** Tells the core that everything in the last Ready is durable and applied. */
+  /** Without async storage writes: everything in the last Ready is durable and applied; only then the next one is drawn. */
   advance(): void;
+  /**
+   * With async storage writes: this save, and every one before it, is durable; its snapshot, if any, is installed in the
+   * state machine too. Called once a token, in order. Messages of Ready.afterSave may go from now on.
+   */
+  saved(token: SaveToken): void;
+  /** With async storage writes: entries of Ready.committed through `index` are applied. */
+  applied(index: number): void;
+  /** A follower gives up its leader, so that it grants others its pre-vote and vote (etcd ForgetLeader). No-op on a leader. */
+  forgetLeader(): void;
   status(): RaftStatus;
+}
+/** The clock of lease reads: monotonic, and running on while the process is stopped. */
+export interface LeaseClock {
+  /** Milliseconds since any fixed moment. */
+  now(): number;
+  /** The shortest time between two calls of tick() on any peer, in milliseconds. */
+  readonly tickMs: number;
 }
 export interface RaftConfig {
   readonly id: PeerId;
@@ -170,6 +223,51 @@ export interface RaftConfig {
   readonly inflightBytesMax: number;
   readonly uncommittedBytesMax: number;
   readonly committedBytesPerReadyMax: number;
+  /**
+   * True: several Readys may be under way; each save is acknowledged by saved(), each application by applied().
+   * False: one at a time, acknowledged by advance().
+   */
+  readonly asyncStorageWrites: boolean;
+  /**
+   * True: a candidate asks for votes while its own term, vote and log are still being saved, as etcd does. Not safe when
+   * a reply may outlive a restart of the candidate: a vote granted to a log end that the crash took back would then count
+   * for the shorter log. False: requests wait in Ready.afterSave.
+   */
+  readonly voteRequestsAtOnce: boolean;
+  /**
+   * True: each proposal and each commit is sent to every member at once, as etcd does. False: when the next Ready is
+   * drawn, in one message for all that came since.
+   */
+  readonly appendsAtOnce: boolean;
+  /** Asks whether it would win before it stands for election, so that who was cut off disturbs nobody (thesis 9.6). */
+  readonly preVote: boolean;
+  /** A leader that hears no quorum for an election timeout steps down, and a follower that hears its leader ignores votes. */
+  readonly checkQuorum: boolean;
+  /** A leader that is no voter any more follows from then on. False: it leads until somebody else is elected, as in etcd. */
+  readonly stepDownOnRemoval: boolean;
+  /** A follower refuses proposals instead of handing them to its leader. */
+  readonly disableProposalForwarding: boolean;
+  /** A leader takes changes of membership that its rules refuse. For tests of those rules only: not safe. */
+  readonly disableMembershipValidation: boolean;
+  /**
+   * "told": a leader's proposeMembership() says why it refuses, appends nothing, and waits for a commit in its own term.
+   * "empty-entry": an empty entry stands in for what is refused, and the pending index alone guards the term, as in etcd.
+   */
+  readonly refusedMembership: "told" | "empty-entry";
+  /** A refused vote tells of a committed entry, and who hears of it may commit it (see Message). False: as in etcd. */
+  readonly refusalsTellCommitted: boolean;
+  /**
+   * How reads are confirmed. "quorum": a round of heartbeats. "lease": none while a lease lasts, see raft/lease.ts for
+   * what that asks of clocks; otherwise a round. "lease" needs checkQuorum and leaseClock on every peer of the cluster.
+   */
+  readonly readMode: "quorum" | "lease";
+  /** Ticks that a lease ends before an election timeout has passed: one for the phase of ticks, the rest for clock rates. */
+  readonly leaseMarginTicks: number;
+  readonly leaseClock?: LeaseClock;
+  /** Told of decisions, for an operator's log. Costs nothing when absent. */
+  readonly note?: (note: RaftNote, at: NoteState) => void;
+  /** Told of each step, for a checker outside. Costs nothing when absent. */
+  readonly trace?: (event: TraceEvent) => void;
   readonly random: Random;
 }
 /** All the core needs of the past; the log since the snapshot is held in memory by the core. */
@@ -195,6 +293,11 @@ export interface Transport {
   onMessage(receive: (message: Message) => void): () => void;
   /** Told when a peer's connection is seen to close. */
   onClosed(receive: (peer: PeerId) => void): () => void;
+  /**
+   * Told how the last snapshot given to send() for a peer ended: true when the peer has all of it, false when it was
+   * given up. At most once a snapshot; one that a newer snapshot replaced is not told of.
+   */
+  onSnapshotSent(receive: (peer: PeerId, ok: boolean) => void): () => void;
   /** Where peers are reached: `host:port`. */
   setPeers(addresses: ReadonlyMap<PeerId, string>): void;
 }

@@ -415,4 +415,4 @@ test("50,000 tasks are applied, read in order, saved and loaded", () => {
   copy.load(store.save());
   expect(copy.digest()).toBe(store.digest());
   expect(tableNames.map((name) => copy.view().table(name).size)).toEqual([0, 0, 0, count, 0]);
-});
+}, 30_000);

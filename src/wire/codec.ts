@@ -1,7 +1,6 @@
 /** Values to bytes and back, with msgpack. Log entries and snapshots stand alone; nothing here shares state between messages. */
 import { Packr } from "msgpackr";
 import { failure } from "../lib/errors.ts";
-import type { Entry, Membership, Message, Snapshot } from "../raft/types.ts";
 import type { EntryBody, StoreSnapshot } from "../store/types.ts";
 
 /** Without records: an entry must be readable by itself, in any order, by any later version. */
@@ -56,89 +55,6 @@ export function decodeStore(data: Uint8Array): StoreSnapshot {
     throw failure("invalid", "decoding a snapshot: it holds no tables");
   }
   return snapshot as unknown as StoreSnapshot;
-}
-
-const messageKinds = new Set<string>([
-  "append",
-  "append-reply",
-  "heartbeat",
-  "heartbeat-reply",
-  "vote",
-  "prevote",
-  "vote-reply",
-  "prevote-reply",
-  "snapshot",
-  "timeout-now",
-  "propose",
-  "read-index",
-  "read-index-reply",
-] satisfies Message["kind"][]);
-
-/** Bytes of Raft messages for one peer. */
-export function encodeMessages(messages: readonly Message[]): Uint8Array {
-  return encode(messages);
-}
-
-/** Raft messages from a peer, checked field by field: no number above 2^53, no unknown kind (spec/raft.md 2.4, 20). */
-export function decodeMessages(bytes: Uint8Array): readonly Message[] {
-  const list = decode(bytes, "raft messages");
-  if (!Array.isArray(list)) throw failure("invalid", "decoding raft messages: not a list");
-  return list.map(checkMessage);
-}
-
-function checkMessage(value: unknown): Message {
-  const bad = (field: string): never => {
-    throw failure("invalid", `decoding a raft message: its ${field} is wrong`);
-  };
-  if (!isRecord(value)) return bad("shape");
-  const kind = value["kind"];
-  if (typeof kind !== "string" || !messageKinds.has(kind)) return bad("kind");
-  if (typeof value["from"] !== "string" || typeof value["to"] !== "string") return bad("address");
-  if (!isIndex(value["term"])) return bad("term");
-  for (const field of [
-    "index",
-    "prevIndex",
-    "prevTerm",
-    "commit",
-    "hintIndex",
-    "hintTerm",
-    "lastIndex",
-    "lastTerm",
-  ]) {
-    if (field in value && !isIndex(value[field])) return bad(field);
-  }
-  if (kind === "append") {
-    const entries = value["entries"];
-    if (!Array.isArray(entries) || !entries.every(isEntry)) return bad("entries");
-    // An append that says where it starts but lacks it would be taken for index NaN.
-    if (!isIndex(value["prevIndex"]) || !isIndex(value["commit"])) return bad("prevIndex");
-  }
-  if (kind === "snapshot" && !isSnapshot(value["snapshot"])) return bad("snapshot");
-  return value as unknown as Message;
-}
-
-function isEntry(value: unknown): value is Entry {
-  return (
-    isRecord(value) &&
-    isIndex(value["index"]) &&
-    isIndex(value["term"]) &&
-    (value["kind"] === "normal" || value["kind"] === "membership" || value["kind"] === "empty") &&
-    value["data"] instanceof Uint8Array
-  );
-}
-
-function isSnapshot(value: unknown): value is Snapshot {
-  return (
-    isRecord(value) &&
-    isIndex(value["index"]) &&
-    isIndex(value["term"]) &&
-    value["data"] instanceof Uint8Array &&
-    isMembership(value["membership"])
-  );
-}
-
-function isMembership(value: unknown): value is Membership {
-  return isRecord(value) && Array.isArray(value["voters"]) && Array.isArray(value["learners"]);
 }
 
 /** A whole number from 0 to 2^53-1. */

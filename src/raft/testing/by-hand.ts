@@ -22,7 +22,8 @@ export function lone(id: PeerId, saved: SavedState): RaftCore {
 export function drain(core: RaftCore): Message[] {
   const sent: Message[] = [];
   while (core.hasReady()) {
-    sent.push(...core.ready().messages);
+    const { messages, afterSave } = core.ready();
+    sent.push(...messages, ...afterSave);
     core.advance();
   }
   return sent;

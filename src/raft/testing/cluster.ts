@@ -17,7 +17,7 @@ import type {
 import { MemoryDisk } from "./memory-disk.ts";
 import { seededRandom } from "./seeded-random.ts";
 
-/** Where a peer's power fails while it works on a Ready. */
+/** Where a peer's power fails while it works on a Ready (with async storage writes: just before or after drawing one). */
 export type CrashPoint = "before-save" | "before-send" | "before-advance";
 
 export class Peer {
@@ -29,6 +29,9 @@ export class Peer {
   applied: string[] = [];
   appliedIndex = 0;
   reads: Ready["reads"][number][] = [];
+  /** With async storage writes: Readys whose save, and entries whose application, is under way. */
+  saving: Ready[] = [];
+  applying: Entry[][] = [];
 
   constructor(id: PeerId, config: RaftConfig, saved: SavedState) {
     this.id = id;
@@ -39,6 +42,8 @@ export class Peer {
 
   start(): void {
     assert(this.core === null, "only a stopped peer starts");
+    this.saving = [];
+    this.applying = [];
     this.core = createRaft(this.config, this.disk.state);
     this.#restore(this.disk.state.snapshot);
   }
@@ -127,10 +132,20 @@ export class Cluster {
     const peer = this.peer(id);
     if (peer.core === null || !peer.core.hasReady()) return;
     const ready = peer.core.ready();
+    if (peer.config.asyncStorageWrites) {
+      if (crash !== "before-send") this.network.push(...ready.messages);
+      this.#checkLeader(peer, ready);
+      peer.saving.push(ready);
+      if (ready.committed.length > 0) peer.applying.push([...ready.committed]);
+      peer.reads.push(...ready.reads);
+      if (crash === "before-advance") this.finishSave(id);
+      if (crash !== null) this.crash(id);
+      return;
+    }
     if (crash !== "before-save") {
       peer.disk.save(ready);
       this.#checkLeader(peer, ready);
-      if (crash !== "before-send") this.network.push(...ready.messages);
+      if (crash !== "before-send") this.network.push(...ready.messages, ...ready.afterSave);
     }
     if (crash !== null) {
       this.crash(id);
@@ -140,6 +155,31 @@ export class Cluster {
     for (const entry of ready.committed) this.#apply(peer, entry);
     peer.reads.push(...ready.reads);
     peer.core.advance();
+  }
+
+  /** With async storage writes: the oldest save under way is durable. A snapshot waits for what is applied before it. */
+  finishSave(id: PeerId): void {
+    const peer = this.peer(id);
+    const ready = peer.saving[0];
+    if (peer.core === null || ready === undefined) return;
+    if (ready.snapshot !== null) while (peer.applying.length > 0) this.finishApply(id);
+    peer.saving.shift();
+    peer.disk.save(ready);
+    this.network.push(...ready.afterSave);
+    if (ready.snapshot !== null) peer.install(ready.snapshot);
+    if (ready.save !== null) peer.core.saved(ready.save);
+  }
+
+  /** With async storage writes: the oldest entries under way are applied, some or all of them. */
+  finishApply(id: PeerId, count: number = Number.MAX_SAFE_INTEGER): void {
+    const peer = this.peer(id);
+    const entries = peer.applying[0];
+    if (peer.core === null || entries === undefined) return;
+    const now = entries.splice(0, count);
+    if (entries.length === 0) peer.applying.shift();
+    for (const entry of now) this.#apply(peer, entry);
+    const last = now.at(-1);
+    if (last !== undefined) peer.core.applied(last.index);
   }
 
   #apply(peer: Peer, entry: Entry): void {
@@ -206,6 +246,10 @@ export class Cluster {
         while (peer.core?.hasReady() === true) {
           this.work(peer.id);
           busy = true;
+        }
+        for (; peer.core !== null && peer.saving.length > 0; busy = true) this.finishSave(peer.id);
+        for (; peer.core !== null && peer.applying.length > 0; busy = true) {
+          this.finishApply(peer.id);
         }
       }
       const under = this.network.length;

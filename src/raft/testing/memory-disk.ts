@@ -33,6 +33,8 @@ export class MemoryDisk {
   }
 
   compact(snapshot: Snapshot, keepFrom: number): void {
+    // A newer one came from the leader meanwhile.
+    if (this.#state.snapshot !== null && snapshot.index <= this.#state.snapshot.index) return;
     const entries = this.#state.entries.filter((entry) => entry.index >= keepFrom);
     this.#state = { ...this.#state, snapshot, entries };
   }

@@ -1,0 +1,518 @@
+// Goal: what the driver promises about order, time and limits. Method: a core that hands out scripted Readys and notes
+// what it is told, a storage whose saves end when the test says so, and turns of the event loop that the test runs.
+import { expect, test } from "vitest";
+import { after } from "../lib/clock.ts";
+import { failure } from "../lib/errors.ts";
+import type {
+  Entry,
+  Message,
+  PeerId,
+  RaftCore,
+  RaftStatus,
+  Ready,
+  Role,
+  SaveToken,
+  Snapshot,
+  Storage,
+  Transport,
+} from "../raft/types.ts";
+import {
+  appliesPerTurnBytesMax,
+  appliesPerTurnMax,
+  commitNoticeMs,
+  savesBytesMax,
+  savesUnderWayMax,
+  tickMs,
+} from "./limits.ts";
+import { createRaftDriver, type RaftDriver } from "./raft-driver.ts";
+import { createTestClock, settle, type TestClock } from "./testing/clock.ts";
+import { createTestRandom } from "./testing/random.ts";
+
+const membership = {
+  voters: ["a", "b", "c"],
+  outgoing: [],
+  learners: [],
+  learnersNext: [],
+  autoLeave: false,
+};
+const nothing: Ready = {
+  leader: "a",
+  role: "leader",
+  hardState: null,
+  entries: [],
+  snapshot: null,
+  messages: [],
+  afterSave: [],
+  toSelf: [],
+  save: null,
+  mustSync: false,
+  committed: [],
+  reads: [],
+};
+
+function entry(index: number, bytes = 1, term = 1): Entry {
+  return { index, term, kind: "normal", data: new Uint8Array(bytes) };
+}
+function entries(from: number, through: number, bytes = 1): Entry[] {
+  return Array.from({ length: through - from + 1 }, (_, at) => entry(from + at, bytes));
+}
+function token(lastIndex: number): SaveToken {
+  return { term: 1, lastIndex, lastTerm: 1, snapshotIndex: null };
+}
+/** A Ready that saves these entries, with an acknowledgement that waits for it. */
+function saving(list: readonly Entry[], more: Partial<Ready> = {}): Ready {
+  const last = list.at(-1)?.index ?? 0;
+  return {
+    ...nothing,
+    entries: list,
+    mustSync: true,
+    save: token(last),
+    afterSave: [reply(last)],
+    ...more,
+  };
+}
+function reply(index: number): Message {
+  return {
+    kind: "append-reply",
+    from: "a",
+    to: "b",
+    term: 1,
+    index,
+    rejected: false,
+    hintIndex: 0,
+    hintTerm: 0,
+  };
+}
+function append(list: readonly Entry[], commit = 0): Message {
+  return {
+    kind: "append",
+    from: "a",
+    to: "b",
+    term: 1,
+    prevIndex: 0,
+    prevTerm: 0,
+    entries: list,
+    commit,
+  };
+}
+function snapshotAt(index: number): Snapshot {
+  return { index, term: 1, membership, data: new Uint8Array(0) };
+}
+
+/** Everything around one driver, and a list of all that it did, in order. */
+class Bench {
+  readonly did: string[] = [];
+  readonly clock: TestClock = createTestClock();
+  readonly readys: Ready[] = [];
+  readonly saves: {
+    readonly change: Pick<Ready, "hardState" | "entries" | "snapshot">;
+    readonly end: (error?: Error) => void;
+  }[] = [];
+  readonly driver: RaftDriver;
+  status: RaftStatus = {
+    id: "a",
+    role: "leader" as Role,
+    term: 1,
+    leader: "a",
+    commit: 0,
+    applied: 0,
+    lastIndex: 0,
+    firstIndex: 1,
+    membership,
+    transferee: null,
+    progress: [],
+  };
+  compactionError: Error | null = null;
+  /** By how much the driver's time is ahead of when its timers fire. */
+  lateMs = 0;
+  receive: (message: Message) => void = () => {};
+  closed: (peer: PeerId) => void = () => {};
+  snapshotSent: (peer: PeerId, ok: boolean) => void = () => {};
+  #turn: (() => void)[] = [];
+
+  constructor() {
+    const { did } = this;
+    const unused = (): never => {
+      throw new Error("the driver does not do this by itself");
+    };
+    const core: RaftCore = {
+      tick: () => did.push("tick"),
+      step: (message) => did.push(`step ${message.kind}`),
+      campaign: () => did.push("campaign"),
+      propose: unused,
+      proposeMembership: unused,
+      readIndex: unused,
+      transferLeadership: unused,
+      peerUnreachable: (id) => did.push(`unreachable ${id}`),
+      snapshotSent: (id, ok) => did.push(`snapshot sent ${id} ${ok}`),
+      compact: (snapshot, keepFrom) => did.push(`core compact ${snapshot.index} ${keepFrom}`),
+      hasReady: () => this.readys.length > 0,
+      ready: () => this.readys.shift() ?? nothing,
+      advance: unused,
+      saved: (saved) => did.push(`saved ${saved.snapshotIndex ?? saved.lastIndex}`),
+      applied: (index) => did.push(`applied ${index}`),
+      forgetLeader: unused,
+      status: () => this.status,
+    };
+    const storage: Storage = {
+      load: unused,
+      save: (change) =>
+        new Promise((resolve, reject) => {
+          did.push(`save ${change.entries.map(({ index }) => index).join(" ")}`.trim());
+          const end = (error?: Error): void => (error === undefined ? resolve() : reject(error));
+          this.saves.push({ change, end });
+        }),
+      compact: async (snapshot) => {
+        did.push(`compact ${snapshot.index}`);
+        if (this.compactionError !== null) throw this.compactionError;
+      },
+      close: async () => {},
+    };
+    const listen = <F>(set: (listener: F | null) => void, listener: F): (() => void) => {
+      set(listener);
+      return () => set(null);
+    };
+    const transport: Transport = {
+      send: (messages) => {
+        for (const message of messages) did.push(`send ${describe(message)}`);
+      },
+      onMessage: (receive) =>
+        listen((f) => {
+          this.receive = f ?? (() => {});
+        }, receive),
+      onClosed: (closed) =>
+        listen((f) => {
+          this.closed = f ?? (() => {});
+        }, closed),
+      onSnapshotSent: (sent) =>
+        listen((f) => {
+          this.snapshotSent = f ?? (() => {});
+        }, sent),
+      setPeers: () => {},
+    };
+    this.driver = createRaftDriver({
+      core,
+      storage,
+      transport,
+      clock: {
+        now: () => after(this.clock.now(), this.lateMs),
+        wakeAt: (at, callback) => this.clock.wakeAt(after(at, -this.lateMs), callback),
+      },
+      tickMs,
+      machine: {
+        apply: (list) => did.push(`apply ${list[0]?.index}-${list.at(-1)?.index}`),
+        install: (snapshot) => did.push(`install ${snapshot.index}`),
+        reads: (readIds) => did.push(`reads ${readIds.join(" ")}`),
+        turned: () => {},
+      },
+      endOfTurn: (work) => this.#turn.push(work),
+      onFatal: (error) => did.push(`fatal ${error.message}`),
+    });
+  }
+
+  /** Runs this turn of the event loop to its end, and returns what was done since the last one. */
+  async turn(...readys: readonly Ready[]): Promise<string[]> {
+    this.readys.push(...readys);
+    this.driver.wake();
+    for (const work of this.#turn.splice(0)) work();
+    await settle();
+    return this.news();
+  }
+
+  async ended(...saves: readonly number[]): Promise<string[]> {
+    for (const at of saves) this.saves[at]?.end();
+    await settle();
+    return this.news();
+  }
+
+  news(): string[] {
+    return this.did.splice(0);
+  }
+
+  async started(): Promise<this> {
+    this.driver.start();
+    await this.turn();
+    return this;
+  }
+}
+
+function describe(message: Message): string {
+  if (message.kind === "append") return `append ${message.entries.length} commit ${message.commit}`;
+  return message.kind === "append-reply" ? `reply ${message.index}` : message.kind;
+}
+
+test("sends before it saves, and what promises something after", async () => {
+  const bench = await new Bench().started();
+  const list = [entry(1)];
+  expect(await bench.turn(saving(list, { messages: [append(list)] }))).toEqual([
+    "send append 1 commit 0",
+    "save 1",
+  ]);
+  expect(await bench.ended(0)).toEqual(["send reply 1", "saved 1"]);
+});
+
+test("goes on while a save is under way, and acknowledges saves in order", async () => {
+  const bench = await new Bench().started();
+  await bench.turn(saving([entry(1)]));
+  expect(await bench.turn(saving([entry(2)], { messages: [append([entry(2)])] }))).toEqual([
+    "send append 1 commit 0",
+    "save 2",
+  ]);
+  // Even if a storage should answer out of order, nobody hears of the second before the first.
+  expect(await bench.ended(1)).toEqual([]);
+  expect(await bench.ended(0)).toEqual(["send reply 1", "saved 1", "send reply 2", "saved 2"]);
+});
+
+test("what only waits for earlier saves leaves with the last of them, and at once when there is none", async () => {
+  const bench = await new Bench().started();
+  await bench.turn(saving([entry(1)]));
+  const waits: Ready = { ...nothing, afterSave: [reply(9)], save: token(9) };
+  expect(await bench.turn(waits)).toEqual([]);
+  expect(await bench.ended(0)).toEqual(["send reply 1", "saved 1", "send reply 9", "saved 9"]);
+  expect(await bench.turn(waits)).toEqual(["send reply 9", "saved 9"]);
+});
+
+test("a commit index alone costs no save; it goes with the next one, and on stop", async () => {
+  const bench = await new Bench().started();
+  const commit = (index: number) => ({ term: 1, vote: null, commit: index });
+  expect(await bench.turn({ ...nothing, hardState: commit(5) })).toEqual([]);
+  await bench.turn(saving([entry(6)]));
+  expect(bench.saves[0]?.change.hardState).toEqual(commit(5));
+  await bench.ended(0);
+  await bench.turn({ ...nothing, hardState: commit(6) });
+  const stopped = bench.driver.stop();
+  await bench.ended(1);
+  await stopped;
+  expect(bench.saves[1]?.change.hardState).toEqual(commit(6));
+});
+
+test(`beyond ${savesUnderWayMax} saves the rest is gathered into one, and ends as if saved one by one`, async () => {
+  const bench = await new Bench().started();
+  const random = createTestRandom(7);
+  /** What a disk would hold: the reference for what is gathered. */
+  const oneByOne: Entry[] = [];
+  const write = (to: Entry[], list: readonly Entry[]): void => {
+    const first = list[0];
+    if (first !== undefined) to.length = first.index - 1;
+    to.push(...list);
+  };
+  for (let n = 0; n < savesUnderWayMax + 200; n += 1) {
+    // Now and then a new leader's entries replace some of the tail.
+    const from = Math.max(1, oneByOne.length + 1 - (random.below(5) === 0 ? random.below(4) : 0));
+    const list = Array.from({ length: 1 + random.below(3) }, (_, at) => entry(from + at, 1, n + 1));
+    write(oneByOne, list);
+    await bench.turn(saving(list));
+  }
+  expect(bench.saves.length).toBe(savesUnderWayMax);
+  bench.news();
+  await bench.ended(...bench.saves.keys());
+  expect(bench.saves.length).toBe(savesUnderWayMax + 1);
+  await bench.ended(savesUnderWayMax);
+  const disk: Entry[] = [];
+  for (const { change } of bench.saves) write(disk, change.entries);
+  expect(disk).toEqual(oneByOne);
+});
+
+test("a gathered save that a snapshot follows keeps the snapshot and what is behind it", async () => {
+  const bench = await new Bench().started();
+  for (let n = 1; n <= savesUnderWayMax; n += 1) await bench.turn(saving([entry(n)]));
+  await bench.turn(saving([entry(savesUnderWayMax + 1)]));
+  const arrived = { ...token(0), snapshotIndex: 500 };
+  await bench.turn({ ...saving([]), snapshot: snapshotAt(500), save: arrived });
+  await bench.turn(saving([entry(501)]));
+  await bench.ended(...bench.saves.keys());
+  bench.news();
+  const last = bench.saves.at(-1)?.change;
+  expect(last?.snapshot?.index).toBe(500);
+  expect(last?.entries.map(({ index }) => index)).toEqual([501]);
+  expect(await bench.ended(savesUnderWayMax)).toContain("install 500");
+});
+
+test(`takes no new work while more than ${savesBytesMax} bytes are being saved`, async () => {
+  const bench = await new Bench().started();
+  await bench.turn(saving([entry(1, savesBytesMax)]));
+  expect(await bench.turn(saving([entry(2)]))).toEqual([]);
+  await bench.ended(0);
+  expect(await bench.turn()).toEqual(["save 2"]);
+});
+
+test("a failed save is the end: nothing is sent, applied or told after it", async () => {
+  const bench = await new Bench().started();
+  expect(await bench.turn(saving([entry(1)]), saving([entry(2)]))).toEqual(["save 1", "save 2"]);
+  bench.saves[0]?.end(new Error("EIO"));
+  await settle();
+  expect(bench.news()).toEqual(["fatal EIO"]);
+  expect(await bench.ended(1)).toEqual([]);
+  expect(await bench.turn({ ...nothing, committed: [entry(1)] })).toEqual([]);
+  bench.receive(append([]));
+  await bench.clock.advance(10 * tickMs);
+  expect(bench.news()).toEqual([]);
+  expect(bench.driver.running).toBe(false);
+  await bench.driver.stop();
+});
+
+test("a broken promise of the core is the end too", async () => {
+  const bench = await new Bench().started();
+  expect(await bench.turn({ ...nothing, committed: [entry(5)] })).toEqual([
+    expect.stringMatching(/^fatal .*entries are applied in order/),
+  ]);
+});
+
+test("a long run is applied in slices, and time goes on between them", async () => {
+  const bench = await new Bench().started();
+  const count = 2 * appliesPerTurnMax + 1;
+  expect(await bench.turn({ ...nothing, committed: entries(1, count) })).toEqual([
+    `apply 1-${appliesPerTurnMax}`,
+    `applied ${appliesPerTurnMax}`,
+  ]);
+  await bench.clock.advance(tickMs);
+  expect(bench.news()).toEqual(["tick"]);
+  expect(await bench.turn()).toEqual([
+    `apply ${appliesPerTurnMax + 1}-${2 * appliesPerTurnMax}`,
+    `applied ${2 * appliesPerTurnMax}`,
+  ]);
+  expect(await bench.turn()).toEqual([`apply ${count}-${count}`, `applied ${count}`]);
+  expect(bench.driver.applied).toBe(count);
+});
+
+test("slices are bounded by bytes as well, and one large entry is still applied", async () => {
+  const bench = await new Bench().started();
+  const large = [entry(1, appliesPerTurnBytesMax + 1), entry(2), entry(3)];
+  expect(await bench.turn({ ...nothing, committed: large })).toEqual(["apply 1-1", "applied 1"]);
+  expect(await bench.turn()).toEqual(["apply 2-3", "applied 3"]);
+});
+
+test("who waits for a commit is answered before the peers are told of it", async () => {
+  const bench = await new Bench().started();
+  expect(
+    await bench.turn({
+      ...nothing,
+      committed: [entry(1)],
+      messages: [{ kind: "heartbeat", from: "a", to: "b", term: 1, commit: 1, readId: null }],
+    }),
+  ).toEqual(["apply 1-1", "applied 1", "send heartbeat"]);
+});
+
+test(`news of a commit waits ${commitNoticeMs} ms for entries to travel with`, async () => {
+  const bench = await new Bench().started();
+  const commits = (index: number): Ready => ({
+    ...nothing,
+    committed: [entry(index)],
+    messages: [append([], index)],
+  });
+  expect(await bench.turn(commits(1))).toEqual(["apply 1-1", "applied 1"]);
+  // The next entries say it too.
+  const list = [entry(2)];
+  expect(await bench.turn(saving(list, { messages: [append(list, 1)] }))).toContain(
+    "send append 1 commit 1",
+  );
+  await bench.clock.advance(commitNoticeMs);
+  expect(bench.news()).toEqual([]);
+  await bench.turn(commits(2));
+  await bench.clock.advance(commitNoticeMs);
+  expect(bench.news()).toEqual(["send append 0 commit 2"]);
+});
+
+test("a read is answered when what it must see is applied", async () => {
+  const bench = await new Bench().started();
+  expect(await bench.turn({ ...nothing, reads: [{ readId: 7, index: 2 }] })).toEqual([]);
+  expect(await bench.turn({ ...nothing, committed: [entry(1)] })).toEqual([
+    "apply 1-1",
+    "applied 1",
+  ]);
+  expect(
+    await bench.turn({ ...nothing, committed: [entry(2)], reads: [{ readId: 8, index: 1 }] }),
+  ).toEqual(["apply 2-2", "applied 2", "reads 7 8"]);
+});
+
+test("a snapshot is installed when it is durable, and replaces what was still to be applied", async () => {
+  const bench = await new Bench().started();
+  const count = appliesPerTurnMax + 1;
+  await bench.turn({ ...nothing, committed: entries(1, count) });
+  const arrived = { ...token(0), snapshotIndex: 5_000 };
+  const ready: Ready = {
+    ...nothing,
+    snapshot: snapshotAt(5_000),
+    save: arrived,
+    mustSync: true,
+    afterSave: [reply(5_000)],
+  };
+  bench.readys.push(ready);
+  await bench.turn();
+  bench.news();
+  expect(await bench.ended(0)).toEqual(["install 5000", "send reply 5000", "saved 5000"]);
+  expect(await bench.turn({ ...nothing, committed: [entry(5_001)] })).toEqual([
+    "apply 5001-5001",
+    "applied 5001",
+  ]);
+});
+
+test("a process that was held up counts one tick, after what its peers had sent meanwhile", async () => {
+  const bench = await new Bench().started();
+  bench.news();
+  // Stopped for twenty ticks: the system's timer fires once, late, before the sockets are read.
+  bench.lateMs = 20 * tickMs;
+  await bench.clock.advance(tickMs);
+  expect(bench.news()).toEqual([]);
+  bench.receive(append([]));
+  expect(bench.news()).toEqual(["step append"]);
+  expect(await bench.turn()).toEqual(["tick"]);
+  await bench.clock.advance(tickMs - 1);
+  expect(bench.news()).toEqual([]);
+  await bench.clock.advance(1);
+  expect(bench.news()).toEqual(["tick"]);
+});
+
+test("keeps its pace when timers fire a little late", async () => {
+  const bench = await new Bench().started();
+  bench.news();
+  await bench.clock.advance(10 * tickMs);
+  expect(bench.news().filter((what) => what === "tick")).toHaveLength(10);
+});
+
+test("tells the core what the transport saw", async () => {
+  const bench = await new Bench().started();
+  bench.closed("b");
+  bench.snapshotSent("c", false);
+  expect(bench.news()).toEqual(["unreachable b", "snapshot sent c false"]);
+});
+
+test("the only voter campaigns as soon as it has no leader", async () => {
+  const bench = new Bench();
+  bench.status = {
+    ...bench.status,
+    role: "follower",
+    leader: null,
+    membership: { ...membership, voters: ["a"] },
+  };
+  bench.driver.start();
+  expect(bench.news()).toEqual(["tick", "campaign"]);
+});
+
+test("compacts when the snapshot is durable; goes on when there is no room; stops when the log failed", async () => {
+  const bench = await new Bench().started();
+  await bench.turn({ ...nothing, committed: entries(1, 10) });
+  bench.news();
+  expect(await bench.driver.compact(snapshotAt(10), 5)).toBe(true);
+  expect(bench.news()).toEqual(["compact 10", "core compact 10 5"]);
+  bench.compactionError = failure("unavailable", "no room");
+  expect(await bench.driver.compact(snapshotAt(10), 5)).toBe(false);
+  expect(bench.driver.running).toBe(true);
+  bench.compactionError = failure("internal", "EIO");
+  expect(await bench.driver.compact(snapshotAt(10), 5)).toBe(false);
+  expect(bench.news()).toEqual(["compact 10", "compact 10", "fatal EIO"]);
+});
+
+test("stop() waits for the save that is under way", async () => {
+  const bench = await new Bench().started();
+  await bench.turn(saving([entry(1)]));
+  let stopped = false;
+  const stopping = bench.driver.stop().then(() => {
+    stopped = true;
+  });
+  await settle();
+  expect(stopped).toBe(false);
+  expect(await bench.ended(0)).toEqual([]);
+  await stopping;
+  expect(stopped).toBe(true);
+});
