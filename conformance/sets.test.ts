@@ -16,6 +16,7 @@ describe.skipIf(missing !== null)(
       ["confchange", "confchange/", 9, 58, runConfChange],
       ["interaction, level 1,", "testdata/", 28, 558, (text) => runInteraction(text, 1)],
       ["interaction, level 2,", "testdata/", 28, 558, (text) => runInteraction(text, 2)],
+      ["interaction, level 3,", "testdata/", 28, 558, (text) => runInteraction(text, 3)],
     ];
     test.each(sets)("%s passes whole", (_name, prefix, fileCount, commandCount, run) => {
       const files = dataFiles(prefix);

@@ -207,6 +207,7 @@ export class Nemesis {
       await victim.kill();
     }
     if (end !== null) {
+      this.#options.say(`${victim.name} stopped itself: exit ${end.code ?? end.signal}`);
       this.#mustSay(victim, "a failed sync", end, /EIO[^"]*check the device and start/i);
       if (end.code !== failStopCode)
         this.#options.violation(
