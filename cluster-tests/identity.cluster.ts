@@ -2,11 +2,13 @@
  * Goal: who a node is decides what it may ask, and only its certificate says who it is.
  * How: probes of the cluster's port with a worker's certificate, another cluster's, a removed node's and none; tokens rotated; files taken away.
  */
-import { cp, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { certificateAuthority, createNodeKey, identityOf } from "../src/io/certificates.ts";
 import type { InstantMs } from "../src/lib/clock.ts";
+import { raftVersionMax, raftVersionMin } from "../src/wire/limits.ts";
+import { encodeLinkFrame } from "../src/wire/raft-link.ts";
 import { clusterPaths } from "../src/wire/session.ts";
 import { type Probe, sendProbe } from "./lib/cluster-probe.ts";
 import { until } from "./lib/command.ts";
@@ -233,5 +235,69 @@ test("a restart with an unreadable or foreign certificate names the file; with t
   await until("the node to be ready again", async () => {
     const rows = await manager.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}");
     return rows.split("\n").includes("id-s Ready") ? true : null;
+  });
+});
+
+/** Opens a Raft connection inside a namespace, sends one frame, and says how the first answer begins: its opcode and its text. */
+const greeter = `
+import { request } from "node:https";
+const { host, frame, cert, key } = JSON.parse(process.argv[2]);
+const payload = Buffer.from(frame, "base64");
+const headers = { Connection: "Upgrade", Upgrade: "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "c2hvYWwtdGVzdC1rZXktMQ==" };
+const say = (opcode, text) => { process.stdout.write(JSON.stringify({ opcode, text })); process.exit(0); };
+const outgoing = request({ host, port: 2377, path: "${clusterPaths.raft}", rejectUnauthorized: false, agent: false, headers, timeout: 5000, cert, key });
+outgoing.on("upgrade", (_response, socket, head) => {
+  const heard = (bytes) => { if (bytes.length > 1) say(bytes[0] & 15, bytes.subarray(2).toString("latin1")); };
+  heard(head);
+  socket.on("data", heard);
+  socket.write(Buffer.concat([Buffer.from([0x82, 0xfe, payload.length >> 8, payload.length & 255, 0, 0, 0, 0]), payload]));
+});
+outgoing.on("response", (response) => say(0, String(response.statusCode)));
+outgoing.on("error", (error) => say(0, String(error)));
+outgoing.on("timeout", () => say(0, "timeout"));
+outgoing.end();
+`;
+
+test("a manager's certificate is good for its own Raft id only", async () => {
+  await manager.docker("node", "promote", "id-w");
+  const { certificatePem, keyPem } = await until("the promoted node's certificate", async () => {
+    const pair = await pairOf(worker);
+    return identityOf(pair.certificatePem)?.role === "manager" ? pair : null;
+  });
+  const raftIdOf = async (node: LoneNode): Promise<string> => {
+    const names = await readdir(join(node.dataRoot, "swarm"));
+    return names.find((name) => /^raft-.{20,}$/.test(name))?.slice("raft-".length) ?? "";
+  };
+  const path = join(worker.folder, "greeter.mjs");
+  await writeFile(path, greeter);
+  const greetAs = async (from: string): Promise<{ opcode: number; text: string }> => {
+    const frame = encodeLinkFrame({
+      kind: "hello",
+      versionMin: raftVersionMin,
+      versionMax: raftVersionMax,
+      from,
+      to: await raftIdOf(manager),
+      incarnation: "a thief's",
+      nonce: "n",
+      echo: "",
+    });
+    const argument = {
+      host: manager.address,
+      frame: Buffer.from(frame).toString("base64"),
+      cert: certificatePem,
+      key: keyPem,
+    };
+    return JSON.parse(await worker.inside(process.execPath, path, JSON.stringify(argument)));
+  };
+  const own = await raftIdOf(worker);
+  const answer = await greetAs("x".repeat(25));
+  expect(answer.text).toContain(`is raft peer ${own}, not xxx`);
+  expect(answer.opcode).toBe(8);
+  expect(manager.output).toContain("raft connection refused: it is not who it says");
+  expect((await greetAs(own)).opcode).toBe(2);
+  await manager.docker("node", "demote", "id-w");
+  await until("the demoted node to be a worker", async () => {
+    const { code } = await worker.dockerRun("node", "ls");
+    return code === 1 ? true : null;
   });
 });

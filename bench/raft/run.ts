@@ -2,7 +2,7 @@
  * script/bench raft: our Raft against Debian's etcd-server in one run. Rounds of the two alternate, each on a new
  * cluster of three members on one disk; what is compared is the median of the rounds' ratios.
  */
-import { execFile, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
@@ -77,15 +77,23 @@ async function load(
   inFlight: number,
   more: readonly string[],
 ): Promise<Load> {
-  const { stdout } = await runFile(generator, [
+  const running = runFile(generator, [
     ...["-target", cluster.engine, "-endpoints", await cluster.leader(), "-mode", mode],
     ...["-inflight", String(inFlight), "-conns", String(connectionsFor(inFlight))],
     ...["-keys", String(keys), "-bytes", String(valueBytes), ...more],
   ]);
-  return JSON.parse(stdout) as Load;
+  generators.add(running.child);
+  try {
+    return JSON.parse((await running).stdout) as Load;
+  } finally {
+    generators.delete(running.child);
+  }
 }
 
 const rows: Row[] = [];
+/** Load generators that run, and the folder of this run: what an interrupted run has to take with it. */
+const generators = new Set<ChildProcess>();
+let folder: string | null = null;
 
 function note(engine: EngineName, what: string, unit: string, value: number): void {
   rows.push({ engine, what, unit, value });
@@ -151,6 +159,7 @@ async function measureFailover(engine: EngineName, under: string, times: number)
         ["-target", engine, "-endpoints", cluster.endpoints().join(","), "-mode", "probe"],
         { stdio: ["pipe", "pipe", "inherit"] },
       );
+      generators.add(probe);
       const gone = once(probe, "exit");
       try {
         const acknowledged = readAcknowledgements(probe.stdout);
@@ -166,6 +175,7 @@ async function measureFailover(engine: EngineName, under: string, times: number)
       } finally {
         probe.kill("SIGKILL");
         await gone;
+        generators.delete(probe);
       }
       await cluster.restart();
     }
@@ -230,6 +240,7 @@ function say(line: string): void {
 
 async function main(): Promise<void> {
   const under = await mkdtemp(join(values.dir ?? tmpdir(), "raft-bench-"));
+  folder = under;
   try {
     say(
       `raft bench: 3 members each, one disk (${values.dir}), client over loopback TCP to the leader, ${keys} keys, ${valueBytes}-byte values, sync on a quorum before the answer, heartbeat 100 ms, election 1000 ms, ${warmSeconds} s of warming up, snapshots each ${snapshots.shoal.count} entries (ours) and ${snapshots.etcd.count} (etcd), as shipped; ${availableParallelism()} cores, load average ${loadavg()
@@ -271,7 +282,10 @@ async function main(): Promise<void> {
 // wrote before it goes.
 function leave(code: number): void {
   const exit = (): never => process.exit(code);
-  Cluster.stopAll().then(exit, exit);
+  for (const child of generators) child.kill("SIGKILL");
+  Cluster.stopAll()
+    .then(() => (folder === null ? null : rm(folder, { recursive: true, force: true })))
+    .then(exit, exit);
 }
 process.once("SIGINT", () => leave(130));
 process.once("SIGTERM", () => leave(143));

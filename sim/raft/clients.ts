@@ -15,6 +15,9 @@ const OPERATIONS_MAX = 300;
 /** Attempts at different managers before a client gives an operation up as unknown. */
 const ATTEMPTS_MAX = 6;
 
+/** The client whose writes make a leader out of date. */
+const DOUBTER = 3_000;
+
 interface Open {
   readonly call: number;
   readonly command: Command;
@@ -71,6 +74,31 @@ export class Clients {
       from: 0,
     };
     host.submit(command, this.#padding(), () => {});
+  }
+
+  /** A read at `host`, which must see whatever anybody was told of before. */
+  doubt(host: Host): void {
+    const floor = this.#ledger.acknowledged;
+    host.read((_, applied) => this.#see(host, floor, applied));
+  }
+
+  /** A write at `newer`, and as soon as it is acknowledged a read at `older`. */
+  overtake(newer: Host, older: Host): void {
+    this.doubt(older);
+    this.#noise += 1;
+    const sequence = this.#noise;
+    const command: Command = {
+      client: DOUBTER,
+      sequence,
+      verb: "write",
+      register: 255,
+      value: sequence,
+      from: 0,
+    };
+    newer.submit(command, 0, (answer) => {
+      this.#ledger.onAcknowledged(DOUBTER, sequence, answer);
+      this.doubt(older);
+    });
   }
 
   /** Reads every register at `host` once more; `done` when it answered. */

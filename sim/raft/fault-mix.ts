@@ -71,7 +71,7 @@ export interface FaultMix {
   readonly encrypted: boolean;
   /** A process that is killed closes its connections, and its peers see it. */
   readonly closesSeen: boolean;
-  /** Peers are told how their snapshots ended. */
+  /** Peers are told at once how their snapshots ended, not seconds later. */
   readonly snapshotsReported: boolean;
   readonly clients: number;
   /** Mean time between two operations of a client, in ms. */
@@ -123,7 +123,7 @@ export function drawFaultMix(random: SimRandom): FaultMix {
   const calm = random.chance(150);
   const mixed = random.chance(300);
   const skewed = random.chance(500);
-  const lease = random.chance(150);
+  const lease = random.chance(250);
   const drift = lease ? Math.floor((LEASE_DRIFT_MAX / 2) * 1_000) - 1 : 200;
   const small = random.chance(400);
   const oldSeed = random.chance(80);

@@ -79,8 +79,11 @@ async function goOn(parts: HealParts, core: readonly Host[], until: number): Pro
   const read = new Set<PeerId>();
   const over = (): boolean => ledger.violation !== null;
   let round = 0;
+  // A leader that hands over to somebody who is not there must give that up by itself.
+  let handOver = parts.random.chance(300);
   while (agenda.now < until && !over()) {
     round += 1;
+    if (handOver && handOverInVain(parts, core)) handOver = false;
     const { voters, outgoing, learners } = ledger.latestMembership;
     const members = [...voters, ...outgoing, ...learners];
     const waiting = core.filter(({ peer }) => members.includes(peer) && !read.has(peer));
@@ -101,6 +104,20 @@ async function goOn(parts: HealParts, core: readonly Host[], until: number): Pro
     await agenda.run(Math.min(until, agenda.now + 300), over);
   }
   return false;
+}
+
+/** The leader in the core, if there is one by now, hands over to a voter outside; false: there is none, or nobody outside. */
+function handOverInVain({ hosts, counts, note }: HealParts, core: readonly Host[]): boolean {
+  const running = core.map((host) => host.running).find((each) => each?.watch.role === "leader");
+  if (running === undefined || running === null) return false;
+  const { voters } = running.core.status().membership;
+  const target = hosts.find((host) => !core.includes(host) && voters.includes(host.peer));
+  if (target === undefined) return false;
+  counts["leadership transfers asked"] += 1;
+  note(`${running.watch.peer} hands over to ${target.peer}, in vain`);
+  running.core.transferLeadership(target.peer);
+  running.driver.wake();
+  return true;
 }
 
 /** A random set of hosts with a majority in every membership that one of them may count by; null: there is none. */

@@ -75,6 +75,8 @@ export class Host implements Endpoint {
   readonly keyFile: SimKeyFile;
   peer: PeerId;
   claims: Claims = new Claims();
+  /** Of managers that were removed and replaced: a leader may hear their acknowledgements late, and count them. */
+  readonly formerClaims: Map<PeerId, Claims> = new Map();
   /** Its log was refused as damaged: this peer never comes back. */
   lost = false;
   /** A bit of its log was turned while it was down. */
@@ -194,6 +196,7 @@ export class Host implements Endpoint {
     this.kill();
     this.disk.replace();
     this.keyFile.keys = null;
+    this.formerClaims.set(this.peer, this.claims);
     this.claims = new Claims();
     this.lost = false;
     this.rotten = false;

@@ -70,6 +70,8 @@ export class Ledger {
   commit = 0;
   /** By index. */
   readonly committed: Entry[] = [];
+  /** The term of the leader that committed it, by index. */
+  readonly #commitTerms: number[] = [];
   /** Entries of every log that there was, by index. */
   readonly #known: Known[][] = [];
   readonly #leaders: Map<number, string> = new Map();
@@ -90,7 +92,15 @@ export class Ledger {
   readonly #counts: Counts;
   readonly #claimsOf: (peer: PeerId) => Claims | null;
 
-  constructor(first: Membership, counts: Counts, claimsOf: (peer: PeerId) => Claims | null) {
+  readonly #note: (text: string) => void;
+
+  constructor(
+    first: Membership,
+    counts: Counts,
+    claimsOf: (peer: PeerId) => Claims | null,
+    note: (text: string) => void,
+  ) {
+    this.#note = note;
     this.latestMembership = first;
     for (const id of [...first.voters, ...first.learners]) this.everMembers.add(id);
     this.#counts = counts;
@@ -111,7 +121,7 @@ export class Ledger {
   started(watch: Watch): void {
     let previous = watch.baseTerm < 0 ? null : watch.baseTerm;
     for (const entry of watch.entries) {
-      this.#note(watch, entry, previous);
+      this.#noteEntry(watch, entry, previous);
       previous = entry.term;
     }
   }
@@ -149,6 +159,8 @@ export class Ledger {
         return;
       case "append-reply":
         if (message.rejected) return;
+        // What answers a leader of a term that is over counts no more: whoever elected the next one would have refused it.
+        if (claims.term > message.term) return;
         if (!claims.promised(message.term, null))
           this.violate(
             `${peer} acknowledges in term ${message.term}, and has term ${claims.term} on its disk`,
@@ -223,6 +235,7 @@ export class Ledger {
         this.latestMembership = membership;
         this.#membershipIndexes.push(watch.membershipIndex);
         this.#counts["membership changes applied"] += 1;
+        this.#note(`${watch.peer} is the first to count by ${text}`);
         for (const id of [...membership.voters, ...membership.outgoing, ...membership.learners])
           this.everMembers.add(id);
       }
@@ -290,14 +303,14 @@ export class Ledger {
     for (const entry of entries) {
       if (entry.index !== watch.lastIndex + 1)
         this.violate(`${watch.peer} appends entry ${entry.index} after ${watch.lastIndex}`);
-      this.#note(watch, entry, previous);
+      this.#noteEntry(watch, entry, previous);
       watch.entries.push(entry);
       previous = entry.term;
     }
   }
 
   /** Log matching: index and term name one entry, and one entry before it. */
-  #note(watch: Watch, entry: Entry, previousTerm: number | null): void {
+  #noteEntry(watch: Watch, entry: Entry, previousTerm: number | null): void {
     const list = this.#known[entry.index];
     if (list === undefined) {
       this.#known[entry.index] = [{ entry, previousTerm }];
@@ -324,13 +337,11 @@ export class Ledger {
     }
     this.#leaders.set(watch.term, name);
     this.#counts.leaderships += 1;
-    if (watch.lastIndex < this.commit)
-      this.violate(
-        `${name} leads term ${watch.term} with ${watch.lastIndex} of ${this.commit} committed entries`,
-      );
+    this.#note(`${watch.peer} leads term ${watch.term}`);
+    // What a later term committed meanwhile is none of its business (Raft 5.4.3).
     for (let index = Math.max(1, watch.base + 1); index <= this.commit; index += 1) {
-      const truth = this.committed[index];
-      if (truth !== undefined && watch.termAt(index) !== truth.term) {
+      if ((this.#commitTerms[index] ?? 0) >= watch.term) continue;
+      if (watch.termAt(index) !== this.committed[index]?.term) {
         this.violate(`${name} leads term ${watch.term} without committed entry ${index}`);
         return;
       }
@@ -367,8 +378,10 @@ export class Ledger {
     for (let index = this.commit + 1; index <= commit; index += 1) {
       const entry = watch.entries[index - watch.base - 1];
       if (entry !== undefined) this.committed[index] = entry;
+      this.#commitTerms[index] = term;
     }
     this.#counts["entries committed"] += commit - this.commit;
+    this.#note(`${watch.peer} commits entry ${commit} of term ${term}`);
     this.commit = commit;
   }
 

@@ -151,6 +151,8 @@ export class Nemesis {
           host.disk.failNext === "sync" ? "failed syncs" : "other failed disk operations",
         );
         note(`${host.peer}: the next ${host.disk.failNext} fails`);
+        // What it then finds in the page cache may not be on the device.
+        if (random.chance(400)) this.#later(random.between(50, 1_000), () => this.#failAgain(host));
         return;
       case "full-disk":
         this.#count("full disks");
@@ -179,15 +181,20 @@ export class Nemesis {
         this.#count("leaders forgotten");
         this.#tell(host, (core) => core.forgetLeader());
         return;
-      case "campaign":
+      case "campaign": {
         this.#count("elections forced");
+        const leader = this.leader();
+        if (leader !== null && leader !== host && random.chance(400)) this.#deafen(leader);
         this.#tell(host, (core) => core.campaign());
         return;
+      }
       case "transfer": {
         const leader = this.leader();
         if (leader === null) return;
+        const to = random.pick(hosts);
         this.#count("leadership transfers asked");
-        this.#tell(leader, (core) => core.transferLeadership(host.peer));
+        this.#tell(leader, (core) => core.transferLeadership(to.peer));
+        if (random.chance(400)) this.#deafen(leader);
         return;
       }
       case "membership":
@@ -262,11 +269,9 @@ export class Nemesis {
   }
 
   #partition(): void {
-    const { random, hosts, network, note } = this.#with;
+    const { random, hosts, note } = this.#with;
     const n = hosts.length;
     if (n < 2) return;
-    this.#cuts += 1;
-    const mine = this.#cuts;
     const one = random.below(n);
     const leader = this.leader()?.number ?? one;
     const side = hosts.map(() => random.chance(500));
@@ -283,43 +288,67 @@ export class Nemesis {
     switch (kind) {
       case "split":
         this.#count("partitions, symmetric");
-        network.cut((from, to) => side[from] !== side[to]);
+        this.#cut((from, to) => side[from] !== side[to]);
         break;
       case "isolate":
         this.#count("partitions, one isolated");
-        network.cut((from, to) => from === one || to === one);
+        this.#cut((from, to) => from === one || to === one);
         break;
       case "leader":
         this.#count("partitions, leader isolated");
-        network.cut((from, to) => from === leader || to === leader);
+        this.#cut((from, to) => from === leader || to === leader);
         break;
       case "one-way": {
         this.#count("partitions, one-way");
         const who = random.chance(500) ? leader : one;
         const deaf = random.chance(500);
-        network.cut((from, to) => (deaf ? to === who : from === who));
+        this.#cut((from, to) => (deaf ? to === who : from === who));
         break;
       }
       case "partial": {
         this.#count("partitions, partial");
         const cuts = Array.from({ length: n * n }, () => random.chance(300));
-        network.cut((from, to) => cuts[from * n + to] === true);
+        this.#cut((from, to) => cuts[from * n + to] === true);
         break;
       }
       case "bridge":
         this.#count("partitions, bridge");
-        network.cut((from, to) => from !== one && to !== one && side[from] !== side[to]);
+        this.#cut((from, to) => from !== one && to !== one && side[from] !== side[to]);
         break;
       default: {
         this.#count("partitions, leader and bridge (openraft #2080)");
         const bridge = (leader + 1 + random.below(n - 1)) % n;
-        network.cut(
+        this.#cut(
           (from, to) => (from === leader && to !== bridge) || (to === leader && from !== bridge),
         );
       }
     }
+  }
+
+  /** Cuts these paths instead of those that are cut, for a while. */
+  #cut(cuts: (from: number, to: number) => boolean): void {
+    const { network } = this.#with;
+    this.#cuts += 1;
+    const mine = this.#cuts;
+    network.cut(cuts);
     this.#later(this.#repair(), () => {
       if (mine === this.#cuts) network.cut(() => false);
+    });
+  }
+
+  /** A leader that does not hear that another one is elected has to know by itself that it is over. */
+  #deafen(leader: Host): void {
+    this.#count("partitions, one-way");
+    this.#cut((_, to) => to === leader.number);
+  }
+
+  /** A machine whose manager stopped for its disk loses power soon after that manager was started again. */
+  #failAgain(host: Host): void {
+    if (host.life !== null || host.lost || host.rotten) return;
+    this.#restart(host);
+    this.#later(this.#with.random.between(20, 300), () => {
+      this.#count("power-offs");
+      host.powerOff();
     });
   }
 

@@ -6,6 +6,9 @@ import type { Agenda } from "./agenda.ts";
 import type { Counts } from "./counts.ts";
 import { type FaultMix, fairWeather, type Weather } from "./fault-mix.ts";
 
+/** How late a transport may find out how a snapshot ended, in ms. */
+const REPORT_MS_MAX = 5_000;
+
 export interface Endpoint {
   /** Whose messages arrive here. */
   readonly peer: PeerId;
@@ -170,8 +173,9 @@ export class Network {
 
   #report(from: number, message: Message, ok: boolean): void {
     if (message.kind !== "snapshot") return;
-    if (!this.calm && !this.#mix.snapshotsReported) return;
-    this.#agenda.after(this.#delay(), () => {
+    const late = !this.calm && !this.#mix.snapshotsReported;
+    const delay = this.#delay() + (late ? this.#random.below(REPORT_MS_MAX) : 0);
+    this.#agenda.after(delay, () => {
       const endpoint = this.#at(from);
       if (endpoint.peer !== message.from) return;
       endpoint.hear?.(() => endpoint.snapshotEnded(message.to, ok));
@@ -180,7 +184,9 @@ export class Network {
 
   #prepare(from: number, message: Message): Message {
     let sent = message;
-    if (this.#at(from).old && (message.kind === "vote-reply" || message.kind === "prevote-reply")) {
+    // Without that hint a removed leader can hold up the last one who needs its vote: the upgrade ends before progress is asked for.
+    const old = this.#at(from).old && !this.calm;
+    if (old && (message.kind === "vote-reply" || message.kind === "prevote-reply")) {
       const { committed: _, ...rest } = message;
       sent = rest;
     }

@@ -11,6 +11,8 @@ export function createOneAtATime(options: RaftDriverOptions): RaftDriver {
   let busy = false;
   let compacting = false;
   let applied = core.status().applied;
+  /** As the last Ready said: a follower that knows no leader. */
+  let follows = true;
   let reads: Ready["reads"][number][] = [];
   const subscriptions: (() => void)[] = [];
 
@@ -37,15 +39,19 @@ export function createOneAtATime(options: RaftDriverOptions): RaftDriver {
     if (!running) return;
     guarded(() => {
       core.tick();
-      const { role, leader, id, membership } = core.status();
-      const { voters, outgoing } = membership;
-      if (role === "follower" && leader === null && outgoing.length === 0)
-        if (voters.length === 1 && voters[0] === id) core.campaign();
+      if (follows) campaignAlone();
     });
-    wake();
+    if (core.hasReady()) wake();
     const now = clock.now();
     const next = now - due < tickMs ? due + tickMs : now + tickMs;
     clock.wakeAt(next as ReturnType<typeof clock.now>, () => tick(next));
+  }
+
+  function campaignAlone(): void {
+    const { role, leader, id, membership } = core.status();
+    const { voters, outgoing } = membership;
+    const alone = voters.length === 1 && voters[0] === id && outgoing.length === 0;
+    if (role === "follower" && leader === null && alone) core.campaign();
   }
 
   function wake(): void {
@@ -65,6 +71,7 @@ export function createOneAtATime(options: RaftDriverOptions): RaftDriver {
 
   function take(ready: Ready): void {
     busy = true;
+    follows = ready.role === "follower" && ready.leader === null;
     transport.send(ready.messages);
     if (ready.hardState === null && ready.entries.length === 0 && ready.snapshot === null) {
       done(ready);

@@ -24,7 +24,7 @@ test.runIf(count >= 200)("they brought every kind of fault", () => {
   const rare = ["histories too dear to judge", "clusters beyond healing"];
   const absent = Object.entries(total).filter(([name, n]) => n === 0 && !rare.includes(name));
   expect(absent).toEqual([]);
-  expect(total["clusters healed"]).toBeGreaterThan(count * 0.9);
+  expect(total["clusters healed"]).toBeGreaterThan(count * 0.8);
 });
 
 test.runIf(corpus.length > 0).each(corpus)(

@@ -7,6 +7,7 @@ import { createRandom } from "../random.ts";
 import { createAgenda } from "./agenda.ts";
 import { Clients } from "./clients.ts";
 import { type Counts, noCounts } from "./counts.ts";
+import { doubtLeaders } from "./doubts.ts";
 import { drawFaultMix, type FaultMix } from "./fault-mix.ts";
 import { heal } from "./heal.ts";
 import { Host, type Surroundings } from "./host.ts";
@@ -59,7 +60,15 @@ export async function runRaftSeed(
   const ledger = new Ledger(
     first.membership,
     counts,
-    (peer) => hosts.find((host) => host.peer === peer)?.claims ?? null,
+    (peer) => {
+      for (const host of hosts) {
+        if (host.peer === peer) return host.claims;
+        const before = host.formerClaims.get(peer);
+        if (before !== undefined) return before;
+      }
+      return null;
+    },
+    tracer.note,
   );
   const around: Surroundings = {
     agenda,
@@ -117,6 +126,7 @@ export async function runRaftSeed(
   for (const host of hosts) host.start();
   clients.start();
   nemesis.start();
+  doubtLeaders({ agenda, hosts, clients });
   makeNoise();
   await agenda.run(agenda.now + mix.safetyMs, over);
   nemesis.stop();

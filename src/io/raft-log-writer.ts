@@ -445,7 +445,10 @@ export class DiskLog implements RaftLog {
   #unneeded(): number {
     const keepFrom = this.#mark?.keepFrom ?? 1;
     const next = this.#segments.findIndex((segment) => segment.lastIndexBefore >= keepFrom);
-    return (next < 0 ? this.#segments.length : next) - 1;
+    const unneeded = (next < 0 ? this.#segments.length : next) - 1;
+    // A segment that was begun and has no record yet says nothing: term, vote and snapshot stand in the one before it.
+    const begun = this.#nextRecord === last(this.#segments).firstRecord ? 1 : 0;
+    return Math.max(0, Math.min(unneeded, this.#segments.length - 1 - begun));
   }
 
   /** Removes the first `count` segments and these snapshots, after what is being removed; then the old key, when nothing is sealed with it. */

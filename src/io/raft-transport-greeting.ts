@@ -8,6 +8,7 @@ import type { RawData, WebSocket } from "ws";
 import { messageOf } from "../lib/errors.ts";
 import type { PeerId } from "../raft/types.ts";
 import { decodeLinkFrame, encodeLinkFrame, type Hello } from "../wire/raft-link.ts";
+import type { PeerObjection } from "./raft-transport-identity.ts";
 import type { RaftTransportLimits } from "./raft-transport-limits.ts";
 
 export interface Greeted {
@@ -21,6 +22,7 @@ export interface Greeter {
   readonly id: PeerId;
   readonly incarnation: string;
   readonly limits: RaftTransportLimits;
+  readonly objection: PeerObjection;
 }
 
 /** Close code of a refused greeting; the reason says why. */
@@ -88,7 +90,7 @@ export function greet(
       refuse(messageOf(error));
       return;
     }
-    const why = objection(hello, self, expected, first);
+    const why = objection(hello, self, expected, first) ?? self.objection(socket, hello.from);
     if (why !== null) {
       refuse(why);
       return;

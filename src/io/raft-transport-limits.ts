@@ -3,6 +3,7 @@ import { assert } from "../lib/assert.ts";
 import { ENTRY_BYTES_MAX, ENTRY_OVERHEAD_BYTES, RAFT_DEFAULTS } from "../raft/limits.ts";
 import {
   raftConnectionsMax,
+  raftFarewellMsMax,
   raftFrameBytesMax,
   raftGreetingMsMax,
   raftPingMs,
@@ -28,6 +29,7 @@ export interface RaftTransportLimits {
   readonly versionMax: number;
   readonly connectionsMax: number;
   readonly greetingMsMax: number;
+  readonly farewellMsMax: number;
   readonly redialMsMin: number;
   readonly redialMsMax: number;
   readonly pingMs: number;
@@ -48,6 +50,7 @@ export const raftTransportLimits: RaftTransportLimits = {
   versionMax: raftVersionMax,
   connectionsMax: raftConnectionsMax,
   greetingMsMax: raftGreetingMsMax,
+  farewellMsMax: raftFarewellMsMax,
   redialMsMin: raftRedialMsMin,
   redialMsMax: raftRedialMsMax,
   pingMs: raftPingMs,

@@ -61,6 +61,11 @@ export class RaftLink {
     });
   }
 
+  /** For looking at who is at its other end. */
+  get socket(): WebSocket {
+    return this.#socket;
+  }
+
   /** Bytes that were handed to the socket and are not passed on yet. */
   get buffered(): number {
     return this.#socket.bufferedAmount;

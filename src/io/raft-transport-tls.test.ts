@@ -1,8 +1,8 @@
 /** Goal: Raft's transport over the connections that managers really have. How: two listeners with mutual TLS on loopback, heartbeats and a snapshot both ways. */
 import { createServer } from "node:net";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { InstantMs } from "../lib/clock.ts";
-import { silentLog } from "../lib/log.ts";
+import { type Log, silentLog } from "../lib/log.ts";
 import {
   expectSameSnapshot,
   heartbeat,
@@ -15,6 +15,7 @@ import { certificateAuthority, createNodeKey } from "./certificates.ts";
 import { openSocket } from "./cluster-client.ts";
 import { listenForCluster } from "./cluster-listener.ts";
 import { createRaftTransport } from "./raft-transport.ts";
+import { byCertificate } from "./raft-transport-identity.ts";
 import { LoopbackManagers } from "./testing/loopback-managers.ts";
 
 const clusterId = "c".repeat(25);
@@ -52,19 +53,108 @@ test("two managers exchange messages and a snapshot over mutual TLS", async () =
   }
 });
 
-async function open(id: string, root: Awaited<ReturnType<typeof certificateAuthority.createRoot>>) {
+describe("a manager that greets as another one", () => {
+  test("is not heard by whom it dials", async () => {
+    const root = await certificateAuthority.createRoot(Date.now() as InstantMs);
+    const b = await open("b", root);
+    const [real, poser] = [await open("a", root), await open("a", root, "c")];
+    const { until } = new LoopbackManagers();
+    try {
+      poser.transport.setPeers(new Map([["b", b.address]]));
+      await until(() => {
+        poser.transport.send([heartbeat("a", "b", 1)]);
+        return b.warnings.length > 0;
+      }, "a refusal");
+      expect(b.warnings[0]).toContain("raft peer a is node a, the certificate is that of node c");
+      real.transport.setPeers(new Map([["b", b.address]]));
+      await until(() => {
+        poser.transport.send([heartbeat("a", "b", 1)]);
+        real.transport.send([heartbeat("a", "b", 2)]);
+        return b.messages.length > 0;
+      }, "the real one's heartbeat");
+      expect(b.messages.every((m) => m.kind === "heartbeat" && m.commit === 2)).toBe(true);
+    } finally {
+      for (const manager of [real, poser, b]) await manager.close();
+    }
+  });
+
+  test("is not spoken to by who dials it", async () => {
+    const root = await certificateAuthority.createRoot(Date.now() as InstantMs);
+    const [b, poser] = [await open("b", root), await open("a", root, "c")];
+    const { until } = new LoopbackManagers();
+    try {
+      b.transport.setPeers(new Map([["a", poser.address]]));
+      await until(() => {
+        b.transport.send([heartbeat("b", "a", 1)]);
+        return b.warnings.length > 1;
+      }, "two refusals");
+      expect(b.warnings[0]).toContain("raft peer a is node a, the certificate is that of node c");
+      expect(poser.messages).toEqual([]);
+    } finally {
+      for (const manager of [poser, b]) await manager.close();
+    }
+  });
+
+  test("is cut off once it is learned whose name that is", async () => {
+    const root = await certificateAuthority.createRoot(Date.now() as InstantMs);
+    const rows = new Map<string, string>();
+    const [b, poser] = [await open("b", root, "b", rows), await open("a", root, "c")];
+    const { until } = new LoopbackManagers();
+    const closed: string[] = [];
+    b.transport.onClosed((peer) => closed.push(peer));
+    try {
+      poser.transport.setPeers(new Map([["b", b.address]]));
+      await until(() => {
+        poser.transport.send([heartbeat("a", "b", 1)]);
+        return b.messages.length > 0;
+      }, "a heartbeat of one who is not known yet");
+      rows.set("a", "a");
+      // Nobody listens there: what comes to an end is the open connection.
+      b.transport.setPeers(new Map([["a", "127.0.0.1:1"]]));
+      await until(() => closed.length > 0, "the end of the connection");
+      const heard = b.messages.length;
+      await until(() => {
+        poser.transport.send([heartbeat("a", "b", 1)]);
+        return b.warnings.length > 1;
+      }, "a refusal");
+      expect(b.messages.length).toBe(heard);
+    } finally {
+      for (const manager of [poser, b]) await manager.close();
+    }
+  });
+});
+
+/** Raft peer `id` on node `nodeId`; it believes that each peer of `rows` is on that node, by default on the node of its own name. */
+async function open(
+  id: string,
+  root: Awaited<ReturnType<typeof certificateAuthority.createRoot>>,
+  nodeId: string = id,
+  rows: ReadonlyMap<string, string> = new Map([
+    ["a", "a"],
+    ["b", "b"],
+  ]),
+) {
   const key = await createNodeKey();
-  const subject = { nodeId: id, clusterId, role: "manager" } as const;
+  const subject = { nodeId, clusterId, role: "manager" } as const;
   const now = Date.now() as InstantMs;
   const identity = {
     caPem: root.certificatePem,
     certificatePem: await certificateAuthority.sign(root, key.csrPem, subject, 3_600_000, now),
     keyPem: key.keyPem,
   };
+  const warnings: string[] = [];
+  const log = { ...silentLog, warn: (fields: object) => warnings.push(JSON.stringify(fields)) };
   const transport = createRaftTransport(
     id,
     (address) => openSocket(address, clusterPaths.raft, identity),
-    silentLog,
+    log as Log,
+    {},
+    byCertificate((holder, peer) => {
+      const owner = rows.get(peer);
+      return owner === undefined || owner === holder
+        ? null
+        : `raft peer ${peer} is node ${owner}, the certificate is that of node ${holder}`;
+    }),
   );
   const messages: Message[] = [];
   transport.onMessage((message) => messages.push(message));
@@ -89,7 +179,7 @@ async function open(id: string, root: Awaited<ReturnType<typeof certificateAutho
     transport.close();
     await listener.close();
   };
-  return { transport, messages, address, close };
+  return { transport, messages, warnings, address, close };
 }
 
 async function freePort(): Promise<number> {

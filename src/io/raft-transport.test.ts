@@ -287,6 +287,33 @@ describe("connections", () => {
     expect(ofB.messages.every(({ from }) => from === "d")).toBe(true);
   });
 
+  test("with a peer that is gone from the cluster carry its last messages, and end after a while", async () => {
+    const { a, ofA, ofB } = await oneWay({ farewellMsMax: 200 });
+    a.setPeers(new Map());
+    a.send([heartbeat("a", "b", 99)]);
+    await managers.until(
+      () => ofB.messages.some((m) => m.kind === "heartbeat" && m.commit === 99),
+      "a last message",
+    );
+    expect(ofA.closed).toEqual([]);
+    await managers.until(() => ofA.closed.length > 0, "the end of the connection");
+    expect([ofA.closed, managers.connections()]).toEqual([["b"], 0]);
+  });
+
+  test("with a peer that is back in the cluster stay", async () => {
+    const { a, ofA, ofB } = await oneWay({ farewellMsMax: 50 });
+    const address = managers.addresses().get("b") ?? "";
+    a.setPeers(new Map());
+    a.setPeers(new Map([["b", address]]));
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    a.send([heartbeat("a", "b", 99)]);
+    await managers.until(
+      () => ofB.messages.some((m) => m.kind === "heartbeat" && m.commit === 99),
+      "a message on the same connection",
+    );
+    expect(ofA.closed).toEqual([]);
+  });
+
   test("all that one send() has for a peer is one frame", async () => {
     const a = await managers.open("a", {}, false);
     const frames: number[] = [];

@@ -11,6 +11,7 @@ import { raftFrameBytesMax } from "../wire/limits.ts";
 import { EntryBlocks } from "../wire/raft-frames.ts";
 import type { LinkFrame } from "../wire/raft-link.ts";
 import { type Greeted, type Greeter, greet } from "./raft-transport-greeting.ts";
+import type { PeerObjection } from "./raft-transport-identity.ts";
 import {
   type RaftTransportLimits,
   raftTransportLimits,
@@ -45,18 +46,26 @@ interface Peer {
   dialing: boolean;
   redialMs: number;
   redial: NodeJS.Timeout | null;
+  /** Ends what is open with a peer that is gone from the cluster. */
+  farewell: NodeJS.Timeout | null;
 }
 
-/** The transport of the peer `self`. */
+/** The transport of the peer `self`. `objection` binds names to certificates; without one every name is believed (tests, benchmarks). */
 export function createRaftTransport(
   self: PeerId,
   dial: Dial,
   log: Log,
   changedLimits: Partial<RaftTransportLimits> = {},
+  objection: PeerObjection = () => null,
 ): RaftTransport {
   const limits: RaftTransportLimits = { ...raftTransportLimits, ...changedLimits };
   validateTransportLimits(limits);
-  const greeter: Greeter = { id: self, incarnation: randomUUID(), limits };
+  const greeter: Greeter = {
+    id: self,
+    incarnation: randomUUID(),
+    limits,
+    objection: objectionSaid,
+  };
   const peers = new Map<PeerId, Peer>();
   const sockets = new Set<WebSocket>();
   let receive: (message: Message) => void = () => {};
@@ -68,6 +77,12 @@ export function createRaftTransport(
   });
   const receiver = new SnapshotReceiver(self, limits, log, (message) => receive(message));
 
+  function objectionSaid(socket: WebSocket, peer: PeerId): string | null {
+    const why = objection(socket, peer);
+    if (why !== null) log.warn({ peer, why }, "raft connection refused: it is not who it says");
+    return why;
+  }
+
   function peerOf(id: PeerId): Peer {
     let peer = peers.get(id);
     if (peer === undefined) {
@@ -78,6 +93,7 @@ export function createRaftTransport(
         dialing: false,
         redialMs: limits.redialMsMin,
         redial: null,
+        farewell: null,
       };
       peers.set(id, peer);
     }
@@ -202,7 +218,9 @@ export function createRaftTransport(
 
   /** A peer without an address is known only as long as it is connected. */
   function forgetStranger(id: PeerId, peer: Peer): void {
-    if (peer.address === null && peer.link === null && !peer.dialing) peers.delete(id);
+    if (peer.address !== null || peer.link !== null || peer.dialing) return;
+    if (peer.farewell !== null) clearTimeout(peer.farewell);
+    peers.delete(id);
   }
 
   function batchesOf(messages: readonly Message[]): ReadonlyMap<PeerId, Message[]> {
@@ -255,12 +273,22 @@ export function createRaftTransport(
         const peer = peerOf(id);
         if (peer.address === address) continue;
         peer.address = address;
+        if (peer.farewell !== null) clearTimeout(peer.farewell);
+        peer.farewell = null;
+        // It greeted before its row was known here.
+        if (peer.link !== null && objectionSaid(peer.link.socket, id) !== null) {
+          peer.link.terminate();
+        }
         dialPeer(id, peer);
       }
       for (const [id, peer] of peers) {
         if (addresses.has(id) || peer.address === null) continue;
-        // Gone from the cluster: an open connection may still carry its last messages.
+        // Gone from the cluster: an open connection may still carry its last messages, for a while.
         peer.address = null;
+        peer.farewell = setTimeout(() => {
+          peer.farewell = null;
+          peer.link?.terminate();
+        }, limits.farewellMsMax);
         if (peer.redial !== null) clearTimeout(peer.redial);
         peer.redial = null;
         sender.forget(id);
@@ -284,6 +312,7 @@ export function createRaftTransport(
       over = true;
       for (const peer of peers.values()) {
         if (peer.redial !== null) clearTimeout(peer.redial);
+        if (peer.farewell !== null) clearTimeout(peer.farewell);
       }
       for (const socket of [...sockets]) socket.terminate();
       sender.close();

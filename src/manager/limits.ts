@@ -32,5 +32,5 @@ export const savesBytesMax: number = 64 * 1024 * 1024;
 /** Entries, and bytes of them, applied in one turn of the event loop, so that ticks and heartbeats go on meanwhile. */
 export const appliesPerTurnMax = 1_024;
 export const appliesPerTurnBytesMax: number = 1024 * 1024;
-/** How long the news that something is committed may wait for new entries to travel with, in ms. Heartbeats carry it too. */
-export const commitNoticeMs = 1;
+/** How long the news that something is committed may wait for new entries to travel with, in ms. A read of a follower does not wait for it: the heartbeat that confirms the read carries it too. */
+export const commitNoticeMs = 5;

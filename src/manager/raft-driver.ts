@@ -130,8 +130,9 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
       guarded(() => {
         core.tick();
         if (follows) campaignAlone();
+        // Most ticks ask for nothing: no turn is spent on them.
+        if (core.hasReady()) wake();
       });
-      wake();
     };
     if (now - due >= tickMs) options.endOfTurn(count);
     else count();

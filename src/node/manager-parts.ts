@@ -6,12 +6,14 @@ import type { NodeKeyFile } from "../io/node-key-file.ts";
 import { openRaftLog } from "../io/raft-log.ts";
 import { lostLogRemedy } from "../io/raft-log-recovery.ts";
 import { createRaftTransport, type Dial, type RaftTransport } from "../io/raft-transport.ts";
+import { byCertificate } from "../io/raft-transport-identity.ts";
 import type { Clock } from "../lib/clock.ts";
 import { failure } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import { electionTicks, heartbeatTicks } from "../manager/limits.ts";
 import { createManager, type Manager } from "../manager/manager.ts";
+import { peerObjection } from "../manager/raft-identity.ts";
 import { createRaftNode, peerAddresses } from "../manager/raft-node.ts";
 import { defaultClusterSpec } from "../model/defaults.ts";
 import { bootstrap } from "../raft/bootstrap.ts";
@@ -52,14 +54,19 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
   if (options.begun && !options.founding && isGone) throw lost(directory);
   const cipher = await openDataKeyCipher(options.keyFile);
   const storage = await openRaftLog({ directory, log, cipher });
-  const transport = createRaftTransport(raftId, options.dial, log);
+  const store = createStore();
+  /** A leader keeps this manager's rows up to date. */
+  let hasLeader = (): boolean => false;
+  const mayNotBe = byCertificate((nodeId, peer) =>
+    peerObjection(store.view(), hasLeader(), nodeId, peer),
+  );
+  const transport = createRaftTransport(raftId, options.dial, log, {}, mayNotBe);
   try {
     let saved = await storage.load();
     if (options.founding && saved.hardState.term === 0) {
       saved = bootstrap(raftId);
       await storage.save(saved);
     }
-    const store = createStore();
     const core = createRaft(
       {
         ...RAFT_DEFAULTS,
@@ -71,6 +78,11 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
       },
       saved,
     );
+    hasLeader = () => {
+      const { leader, id, membership } = core.status();
+      // Only a voter notices in time that its leader is one no more.
+      return leader !== null && membership.voters.includes(id);
+    };
     const raft = createRaftNode({
       core,
       snapshot: saved.snapshot,

@@ -2,7 +2,12 @@
 import { describe, expect, test } from "vitest";
 import { bootstrap, EMPTY_STATE } from "./bootstrap.ts";
 import { createRaft } from "./core.ts";
-import { CAMPAIGN_SOON_TICKS_MAX, ENTRY_BYTES_MAX, RAFT_DEFAULTS } from "./limits.ts";
+import {
+  CAMPAIGN_SOON_TICKS_MAX,
+  ENTRY_BYTES_MAX,
+  RAFT_DEFAULTS,
+  SNAPSHOT_WAIT_ELECTIONS_MAX,
+} from "./limits.ts";
 import { ABC, drain, electByHand, lone, one, withLog } from "./testing/by-hand.ts";
 import { Cluster, startedWith } from "./testing/cluster.ts";
 import { seededRandom } from "./testing/seeded-random.ts";
@@ -423,7 +428,7 @@ describe("snapshots", () => {
     }
     expect(core.status().progress[2]?.state).toBe("snapshot");
     cluster.network = [];
-    cluster.tick(15 * TICKS);
+    cluster.tick((SNAPSHOT_WAIT_ELECTIONS_MAX + 5) * TICKS);
     expect(cluster.peer("c").applied).toEqual(cluster.peer("a").applied);
   });
 

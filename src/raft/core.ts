@@ -87,7 +87,9 @@ class Core implements RaftCore {
     // A peer may be wrong about who we are; one that claims to be us is not believed.
     if (message.to !== this.#r.id || message.from === this.#r.id) return;
     // Nor is one that answers what it was never asked, as it is no member: its term is nobody's business here.
-    if (isReply(message) && !this.#r.peers.has(message.from)) return;
+    // (One that joins knows no members yet, but its leader may answer its reads.)
+    const { peers, leader } = this.#r;
+    if (isReply(message) && !peers.has(message.from) && message.from !== leader) return;
     receive(this.#r, message);
     checkInvariants(this.#r);
   }

@@ -104,6 +104,15 @@ describe("readIndex()", () => {
     expect(cluster.peer("b").reads).toEqual([{ readId: 42, index: 3 }]);
   });
 
+  test("asked at a peer that joins, and knows no member yet, is answered by its leader", () => {
+    const core = lone("z", EMPTY_STATE);
+    core.step({ kind: "heartbeat", from: "a", to: "z", term: 3, commit: 0, readId: null });
+    core.readIndex(9);
+    drain(core);
+    core.step({ kind: "read-index-reply", from: "a", to: "z", term: 3, readId: 9, index: 0 });
+    expect(core.ready().reads).toEqual([{ readId: 9, index: 0 }]);
+  });
+
   test("is not answered by a leader that was replaced", () => {
     const cluster = Cluster.of(ABC);
     cluster.elect("a");

@@ -18,8 +18,12 @@ export const MEMBERS_MAX: number = 31;
 export const MEMBERSHIP_CHANGES_MAX: number = 2 * MEMBERS_MAX;
 /** Longest PeerId, in UTF-16 code units. */
 export const PEER_ID_LENGTH_MAX: number = 64;
-/** Election timeouts without any word on a snapshot sent, after which it counts as lost and the peer is probed again. */
-export const SNAPSHOT_WAIT_ELECTIONS_MAX: number = 10;
+/**
+ * Election timeouts without any word on a snapshot sent, after which it counts as lost and the peer is probed again. The
+ * transport reports how each one ended, so this is only a net below it; it is long, because a snapshot of gigabytes takes
+ * minutes, and one that is sent anew before it arrived never arrives.
+ */
+export const SNAPSHOT_WAIT_ELECTIONS_MAX: number = 120;
 /** Most ticks that a follower waits, by its rank among the voters, after it saw its leader's connection close. */
 export const CAMPAIGN_SOON_TICKS_MAX: number = 4;
 

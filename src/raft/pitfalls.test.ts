@@ -1,7 +1,7 @@
 /** Goal: what went wrong in other implementations does not here. Method: one named case for each, from their issue trackers. */
 import { describe, expect, test } from "vitest";
 import { createRaft } from "./core.ts";
-import { RAFT_DEFAULTS } from "./limits.ts";
+import { RAFT_DEFAULTS, SNAPSHOT_WAIT_ELECTIONS_MAX } from "./limits.ts";
 import { ABC, drain, electByHand, lone, one, withLog } from "./testing/by-hand.ts";
 import { Cluster, startedWith } from "./testing/cluster.ts";
 import { seededRandom } from "./testing/seeded-random.ts";
@@ -159,7 +159,7 @@ describe("snapshots", () => {
     const cluster = behind();
     cluster.heal();
     let lost = 0;
-    for (let i = 0; i < 14 * TICKS; i += 1) {
+    for (let i = 0; i < (SNAPSHOT_WAIT_ELECTIONS_MAX + 4) * TICKS; i += 1) {
       cluster.core("a").tick();
       for (const id of ABC) cluster.work(id);
       if (lost === 0 && cluster.network.some((m) => m.kind === "snapshot")) {
@@ -239,6 +239,60 @@ describe("old and doubled messages", () => {
       .core("a")
       .step({ kind: "append-reply", from: "b", to: "a", term: before.term, ...refusal });
     expect(cluster.core("a").status()).toEqual(before);
+  });
+});
+
+describe("a grant that outlives a crash of the candidate", () => {
+  /** a asks for votes with an entry that a crash takes back; c's grant to the longer log arrives after the restart. */
+  function lateGrant(voteRequestsAtOnce: boolean): string | null {
+    const options = { asyncStorageWrites: true, preVote: false, checkQuorum: false };
+    const cluster = Cluster.of(ABC, 1, { ...options, voteRequestsAtOnce });
+    cluster.elect("b");
+    cluster.propose("b", "committed by b and c");
+    cluster.work("b");
+    // a has the entry in memory only; b and c commit it.
+    for (const m of cluster.network.filter(({ to }) => to === "a")) cluster.core("a").step(m);
+    cluster.network = cluster.network.filter(({ to }) => to !== "a");
+    cluster.work("a");
+    cluster.cut.add("b>a");
+    for (const id of ["b", "c"]) cluster.finishSave(id);
+    for (let i = 0; i < 4; i += 1) {
+      while (cluster.network.length > 0) cluster.deliver();
+      for (const id of ["b", "c"]) {
+        cluster.work(id);
+        cluster.finishSave(id);
+        cluster.finishApply(id);
+      }
+    }
+    expect(cluster.peer("c").applied).toEqual(["committed by b and c"]);
+    cluster.core("a").campaign();
+    cluster.work("a");
+    while (cluster.network.length > 0) cluster.deliver();
+    cluster.work("c");
+    cluster.finishSave("c");
+    const grants = cluster.network.filter(({ kind, to }) => kind === "vote-reply" && to === "a");
+    cluster.network = [];
+    cluster.crash("a");
+    cluster.restart("a");
+    cluster.core("a").campaign();
+    cluster.work("a");
+    cluster.finishSave("a");
+    for (const grant of grants) cluster.core("a").step(grant);
+    try {
+      cluster.work("a");
+      expect(cluster.core("a").status().role).toBe("candidate");
+      return null;
+    } catch (error) {
+      return String(error);
+    }
+  }
+
+  test("cannot make it leader: requests for votes wait for its disk", () => {
+    expect(lateGrant(false)).toBeNull();
+  });
+
+  test("would, without that wait, make a leader that lacks a committed entry", () => {
+    expect(lateGrant(true)).toContain("has committed entry");
   });
 });
 

@@ -20,6 +20,8 @@ export const raftVersionMin = 2;
 export const raftVersionMax = 2;
 /** How long two managers may take to greet each other on an open connection. */
 export const raftGreetingMsMax = 3_000;
+/** How long an open Raft connection outlives the removal of its peer from the cluster: for the last messages to it. */
+export const raftFarewellMsMax = 10_000;
 /** Connections of other managers that may be open at once; above two for each of the most members. */
 export const raftConnectionsMax = 128;
 /** Longest frame between managers: one entry of the largest size, and what surrounds it. A longer one ends the connection. */

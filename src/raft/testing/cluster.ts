@@ -230,12 +230,24 @@ export class Cluster {
     const [message] = this.network.splice(at, 1);
     if (message === undefined) return;
     const peer = this.peers.get(message.to);
-    if (peer?.core == null || this.cut.has(`${message.from}>${message.to}`)) return;
-    if (message.kind === "snapshot") {
-      // The transport of a real cluster reports how it went; here it always arrives.
-      this.peers.get(message.from)?.core?.snapshotSent(message.to, true);
+    if (peer?.core == null || this.cut.has(`${message.from}>${message.to}`)) {
+      this.#reportSnapshot(message, false);
+      return;
     }
+    this.#reportSnapshot(message, true);
     peer.core.step(message);
+  }
+
+  /** Loses the message at `at` of the network. */
+  lose(at: number): void {
+    const [message] = this.network.splice(at, 1);
+    if (message !== undefined) this.#reportSnapshot(message, false);
+  }
+
+  /** As the transport of a real cluster does. */
+  #reportSnapshot(message: Message, ok: boolean): void {
+    if (message.kind !== "snapshot") return;
+    this.peers.get(message.from)?.core?.snapshotSent(message.to, ok);
   }
 
   /** Works and delivers until nothing is left to do. */
