@@ -34,20 +34,7 @@ const failoverMsMax = 20_000;
 /** Between the return of a killed member and the next kill, in ms: logs, connections and timers are as ever again. */
 const calmMs = 1_500;
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string" },
-    seconds: { type: "string" },
-    kills: { type: "string" },
-    quick: { type: "boolean", default: false },
-    /** Parts: load, memory, failover. */
-    only: { type: "string", default: "load,memory,failover" },
-    levels: { type: "string" },
-    engine: { type: "string" },
-    soak: { type: "string" },
-    dir: { type: "string", default: "/var/tmp" },
-  },
-});
+const { values } = optionsOf(process.argv.slice(2));
 const rounds = Number(values.rounds ?? (values.quick ? 2 : 5));
 const seconds = Number(values.seconds ?? (values.quick ? 2 : 5));
 const kills = Number(values.kills ?? (values.quick ? 3 : 9));
@@ -55,6 +42,31 @@ const parts = values.only.split(",");
 const writeLevels = values.levels?.split(",").map(Number) ?? levels;
 const chosen = engines.filter((name) => values.engine === undefined || values.engine === name);
 const generator = process.env["RAFT_LOAD"] ?? "raft-load";
+
+function optionsOf(args: string[]) {
+  try {
+    return parseArgs({
+      args,
+      options: {
+        rounds: { type: "string" },
+        seconds: { type: "string" },
+        kills: { type: "string" },
+        quick: { type: "boolean", default: false },
+        /** Parts: load, memory, failover. */
+        only: { type: "string", default: "load,memory,failover" },
+        levels: { type: "string" },
+        engine: { type: "string" },
+        soak: { type: "string" },
+        dir: { type: "string", default: "/var/tmp" },
+      },
+    });
+  } catch (error) {
+    process.stderr.write(
+      `bench raft: ${error instanceof Error ? error.message : error}; see script/bench --help\n`,
+    );
+    process.exit(2);
+  }
+}
 
 interface Load {
   readonly done: number;

@@ -321,7 +321,11 @@ export class Host implements Endpoint {
       watch,
     );
     ledger.started(watch);
-    if (saved.snapshot !== null) ledger.onLoad(watch, saved.snapshot, registers.hash);
+    if (saved.snapshot !== null) {
+      ledger.onLoad(watch, saved.snapshot, registers.hash);
+      // Now: later another snapshot may have arrived, whose membership counts before its state is installed.
+      ledger.onMembership(watch, core.status().membership);
+    }
     const running: Running = {
       life,
       core,

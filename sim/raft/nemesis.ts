@@ -157,6 +157,11 @@ export class Nemesis {
       case "full-disk":
         this.#count("full disks");
         host.disk.fill(random.below(3) * host.traits.segmentBytes);
+        // A snapshot that finds no room, and then a start from what there is.
+        if (random.chance(400)) {
+          host.snapshotSoon();
+          this.#later(random.between(5, 200), () => this.#kill(host));
+        }
         this.#later(this.#repair(), () => {
           host.disk.capacityBytes = Number.MAX_SAFE_INTEGER;
         });
@@ -184,7 +189,7 @@ export class Nemesis {
       case "campaign": {
         this.#count("elections forced");
         const leader = this.leader();
-        if (leader !== null && leader !== host && random.chance(400)) this.#deafen(leader);
+        if (leader !== null && leader !== host && random.chance(400)) this.#deafen(leader, host);
         this.#tell(host, (core) => core.campaign());
         return;
       }
@@ -194,7 +199,7 @@ export class Nemesis {
         const to = random.pick(hosts);
         this.#count("leadership transfers asked");
         this.#tell(leader, (core) => core.transferLeadership(to.peer));
-        if (random.chance(400)) this.#deafen(leader);
+        if (random.chance(400)) this.#deafen(leader, to);
         return;
       }
       case "membership":
@@ -337,9 +342,19 @@ export class Nemesis {
   }
 
   /** A leader that does not hear that another one is elected has to know by itself that it is over. */
-  #deafen(leader: Host): void {
+  #deafen(leader: Host, next: Host): void {
     this.#count("partitions, one-way");
-    this.#cut((_, to) => to === leader.number);
+    const { random, network, hosts } = this.#with;
+    const from = leader.number;
+    const to = next.number;
+    const how = random.pick(["all", "next", "late"]);
+    if (how === "all") this.#cut((_, other) => other === from);
+    else if (how === "next") this.#cut((one, other) => one === to && other === from);
+    else {
+      // What they answered before they left it arrives when the next one has long led.
+      for (const { number } of hosts) network.clog(number, from, random.between(50, 500));
+      this.#cut((one, other) => (one === from ? other !== to : one === to && other === from));
+    }
   }
 
   /** A machine whose manager stopped for its disk loses power soon after that manager was started again. */

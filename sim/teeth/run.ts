@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { bank, type Fault } from "./bank.ts";
 import { conform, simulate, type Verdict } from "./catch.ts";
-import { type Copy, copyOf, copyWith, removeCopy } from "./copy.ts";
+import { type Copy, copyOf, copyWith, faulty, removeCopy } from "./copy.ts";
 import { caughtLine, markdown, type Outcome, sumUp } from "./table.ts";
 
 const usage = `Usage: script/teeth [--only NAME]... [--seeds N] [--quick] [--markdown] [--list]
@@ -125,6 +125,7 @@ async function main(options: Options): Promise<number> {
   const base = mkdtempSync(join(tmpdir(), "shoal-teeth-"));
   try {
     const whole = copyOf(process.cwd(), join(base, "whole"));
+    for (const fault of options.faults) faulty(fault, whole.sources.get(fault.file));
     if (!(await provesClean(whole, options.quick))) return 1;
     const outcomes: Outcome[] = [];
     const waiting = [...options.faults];
