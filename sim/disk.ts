@@ -94,10 +94,12 @@ export function createDisk(
         if (mine !== life) return;
         const next = pending.shift();
         assert(next === work, "a disk does one thing after the other");
-        const fails = failing;
+        const first = failing && !failed;
+        const fails = failing || failed;
         failing = false;
-        failed ||= fails;
-        if (!fails || random.chance(500)) work();
+        failed = fails;
+        // What follows a failed sync is not written: the log gives up, and a later save without it would leave a gap.
+        if (!fails || (first && random.chance(500))) work();
         const settle = fails ? () => reject(failure("internal", `${name}: syncing: EIO`)) : resolve;
         // The disk goes on while its process is held up, which hears of it afterwards.
         if (process.pausedUntil <= world.now()) settle();
@@ -130,7 +132,7 @@ export function createDisk(
       };
     },
     crash() {
-      const reached = pending.length === 0 ? 0 : random.below(pending.length + 1);
+      const reached = pending.length === 0 || failed ? 0 : random.below(pending.length + 1);
       for (const work of pending.slice(0, reached)) work();
       pending = [];
       life += 1;
