@@ -6,7 +6,7 @@ import { openDataKeyCipher } from "./data-key-cipher.ts";
 import { openLogOn } from "./raft-log.ts";
 import { checkLog } from "./raft-log-check.ts";
 import type { LogCipher } from "./raft-log-cipher.ts";
-import { snapshotName } from "./raft-log-recovery.ts";
+import { segmentName, snapshotName, usedBytes } from "./raft-log-recovery.ts";
 import { planRepair, repairLog } from "./raft-log-repair.ts";
 import { MemoryKeyFile } from "./testing/memory-key-file.ts";
 import { MemoryLogDisk } from "./testing/memory-log-disk.ts";
@@ -141,6 +141,32 @@ test("without the key the checksums are checked all the same, and nothing is rep
   expect(checked.report.problems[0]?.why).toContain(cipher.current.id);
   expect(checked.report.segments.at(-1)?.records?.last).toBeGreaterThan(10);
   expect(() => planRepair(checked)).toThrow("--key-file");
+});
+
+test("damage in a segment is no torn save when the next one was begun and its first record torn", async () => {
+  const whole = await made(null);
+  const names = [...whole.files.keys()].filter((name) => name.startsWith("segment-")).sort();
+  const last = names.at(-1) ?? "";
+  const before = names.at(-2) ?? "";
+  whole.put(last, new Uint8Array(512).fill(7, 3, 40));
+  const unspoiled = await start(whole.copy(), null);
+  expect(unspoiled, "a torn first record alone").not.toBeNull();
+  let refused = 0;
+  const bytes = whole.get(before);
+  for (let at = 64; at < usedBytes(bytes); at += 3) {
+    const disk = whole.copy();
+    const flipped = bytes.slice();
+    flipped[at] = (flipped[at] ?? 0) ^ (1 << (at % 8));
+    disk.put(before, flipped);
+    const started = await start(disk.copy(), null);
+    const { report } = await checkLog(disk, null);
+    expect(report.state === null, `byte ${at}`).toBe(started === null);
+    // Between records there are bytes that nothing reads.
+    if (started !== null) expect(started, `byte ${at}`).toEqual(unspoiled);
+    else refused += 1;
+  }
+  expect(refused).toBeGreaterThan(100);
+  expect(before).not.toBe(segmentName(1));
 });
 
 /** Fourteen entries, a snapshot of the first five, several segments. */

@@ -21,6 +21,7 @@ import {
   recover,
   SPARE_NAME,
   snapshotName,
+  usedBytes,
 } from "./raft-log-recovery.ts";
 import { openSnapshot, snapshotFrame } from "./raft-log-snapshot.ts";
 
@@ -182,6 +183,9 @@ class Scan {
     this.#cipher = cipher;
   }
 
+  /** Where the segment looked at last holds something behind its last good record. */
+  #behindLast: { readonly name: string; readonly offset: number } | null = null;
+
   note(name: string, offset: number, kind: LogProblem["kind"], why: string): void {
     const remedy =
       kind === "sealed"
@@ -209,6 +213,11 @@ class Scan {
       header === null && isLast && findRecord(bytes, SEGMENT_HEADER_BYTES, 0) === null;
     if (!untouched && header?.number !== numberOf(name)) {
       this.note(name, 0, "damage", "the segment's header is broken");
+    }
+    if (untouched && this.#behindLast !== null) {
+      const { name: before, offset } = this.#behindLast;
+      const record = `record ${this.#nextRecord ?? "?"}`;
+      this.note(before, offset, "damage", `${record} is broken, though ${name} was begun after it`);
     }
     const keyId = header?.keyId ?? null;
     const key = keyOf(this.#cipher, keyId);
@@ -244,6 +253,7 @@ class Scan {
       }
       at = frame.next;
     }
+    this.#behindLast = usedBytes(bytes) > at ? { name, offset: at } : null;
     if (isLast) this.torn = tornText(bytes, at, this.#nextRecord);
     this.segments.push({
       name,

@@ -177,6 +177,44 @@ describe("rotation", () => {
     expect(state.entries).toEqual([9, 10, 11].map((index) => entry(index)));
   });
 
+  test("the key file is written by one at a time: a key that just became the old one is not forgotten", async () => {
+    const disk = new MemoryLogDisk();
+    const keys = new MemoryKeyFile();
+    const cipher = await openDataKeyCipher(keys);
+    const log = await openLogOn(disk, silentLog, { ...SMALL, cipher });
+    await fill(log, 1, 8);
+    await log.rotateKey();
+    await fill(log, 9, 3);
+    // Two things are removed at once, and both times the old key is found to be needed no more.
+    let writes = 0;
+    let most = 0;
+    const save = keys.saveDataKeys.bind(keys);
+    keys.saveDataKeys = async (wanted) => {
+      writes += 1;
+      most = Math.max(most, writes);
+      for (let turn = 0; turn < 200; turn += 1) await Promise.resolve();
+      await save(wanted);
+      writes -= 1;
+    };
+    const one = log.compact(snapshot(9), 1);
+    const two = log.compact(snapshot(10), 1);
+    const rotations = Array.from({ length: 50 }, async () => {
+      await one;
+      for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+      return log.rotateKey().then(
+        () => 1,
+        () => 0,
+      );
+    });
+    const done = await Promise.all([one, two, ...rotations]);
+    expect(most).toBe(1);
+    expect(done.filter((each) => each === 1).length).toBeLessThanOrEqual(1);
+    await fill(log, 12, 3);
+    await log.close();
+    const state = await loaded(disk, keys);
+    expect(state.entries.at(-1)?.index).toBe(14);
+  });
+
   test("a log of two keys is read, with and without a rotation that a stop interrupted", async () => {
     const disk = new MemoryLogDisk();
     const keys = new MemoryKeyFile();

@@ -170,6 +170,9 @@ class Replay {
   /** Entries of index base+1, base+2, … */
   #base = 0;
   #entries: Entry[] = [];
+  /** The segment read last, and where its last good record ends. */
+  #before: { readonly name: string; readonly bytes: Uint8Array; readonly end: number } | null =
+    null;
 
   constructor(disk: LogDisk, cipher: LogCipher | null) {
     this.#disk = disk;
@@ -212,6 +215,7 @@ class Replay {
       at = frame.next;
     }
     this.writeAt = at;
+    this.#before = { name, bytes, end: at };
     if (last) this.#tail(name, bytes, at, log);
   }
 
@@ -231,6 +235,7 @@ class Replay {
     if (!untouched || !last || (first && number !== 1)) {
       throw damage(this.#disk, name, 0, "the segment's header is broken");
     }
+    this.#checkSealed(name);
     this.headerMissing = true;
     return {
       number,
@@ -238,6 +243,17 @@ class Replay {
       lastIndexBefore: this.lastIndex,
       keyId: this.#cipher?.current.id ?? null,
     };
+  }
+
+  /**
+   * A segment is begun when everything in the one before it is durable. So behind that one's last good record there are
+   * only zeros: anything else is a record that was acknowledged and is broken. A whole header of `next` would say so.
+   */
+  #checkSealed(next: string): void {
+    const before = this.#before;
+    if (before === null || usedBytes(before.bytes) <= before.end) return;
+    const why = `record ${this.nextRecord} is broken, though ${next} was begun after it`;
+    throw damage(this.#disk, before.name, before.end, why);
   }
 
   #key(name: string, keyId: string | null): LogKey | null {
@@ -277,8 +293,7 @@ class Replay {
 
   /** What follows the last good record of the last segment: nothing, a torn save, or damage. */
   #tail(name: string, bytes: Uint8Array, at: number, log: Log): void {
-    let end = bytes.length;
-    while (end > at && bytes[end - 1] === 0) end -= 1;
+    const end = usedBytes(bytes);
     if (end <= at) return;
     const later = findRecord(bytes, at, this.nextRecord);
     if (later !== null) {
@@ -312,6 +327,13 @@ class Replay {
   state(snapshot: Snapshot | null): SavedState {
     return { hardState: this.#hardState, snapshot, entries: this.#entries };
   }
+}
+
+/** Bytes before the zeros that end a segment. */
+export function usedBytes(bytes: Uint8Array): number {
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end -= 1;
+  return end;
 }
 
 /** Where a whole record numbered from `number` on begins, at or after `from`; records lie at multiples of 8 bytes. */

@@ -84,6 +84,8 @@ export class DiskLog implements RaftLog {
   #removals = 0;
   /** The segment allocated ahead, or null when there is none; resolves to its bytes, 0 when it could not be made. */
   #spare: Promise<number> | null = null;
+  /** The key file is being written: two of these at once would each forget what the other one did. */
+  #changingKeys = false;
   /** The segment allocated ahead is being put to use; nobody else may make one. */
   #rotating = false;
 
@@ -155,12 +157,13 @@ export class DiskLog implements RaftLog {
     this.#assertOpen();
     const { cipher } = this.#options;
     assert(cipher !== null, "a log without encryption has no key to change");
-    if (cipher.previous !== null) {
+    if (cipher.previous !== null || this.#changingKeys) {
       throw failure(
         "failed-precondition",
         `changing the data key of ${this.#disk.path}: the last change is not finished; it is when a snapshot covers entry ${this.staleThrough() ?? 0}. Try again then.`,
       );
     }
+    this.#changingKeys = true;
     try {
       await cipher.rotate();
     } catch (error) {
@@ -169,6 +172,8 @@ export class DiskLog implements RaftLog {
         `changing the data key of ${this.#disk.path}: ${messageOf(error)}; the key is what it was`,
         error,
       );
+    } finally {
+      this.#changingKeys = false;
     }
   }
 
@@ -474,7 +479,8 @@ export class DiskLog implements RaftLog {
   async #retireKey(): Promise<void> {
     const { cipher } = this.#options;
     if (this.#dead !== null || cipher === null || cipher.previous === null) return;
-    if (this.staleThrough() !== null) return;
+    if (this.#changingKeys || this.staleThrough() !== null) return;
+    this.#changingKeys = true;
     try {
       await cipher.retire();
     } catch (error) {
@@ -482,6 +488,8 @@ export class DiskLog implements RaftLog {
         { file: cipher.source, error: messageOf(error) },
         "raft log: could not forget the old data key; it is tried again after the next snapshot",
       );
+    } finally {
+      this.#changingKeys = false;
     }
   }
 }
