@@ -104,11 +104,12 @@ test("a label that changes moves what may not stay, and its container ends", asy
   await services.create("east", ["--replicas", "2", ...flags]);
   await services.placedOn("east", [m1, w1]);
   await label(w1, "zone=west");
-  const rejected = await services.until("east", "a rejected task", (rows) => {
-    return rows.find((row) => row.Status.State === "rejected") ?? null;
+  // Its state and what is wanted of it are written one after the other.
+  const rejected = await services.until("east", "a rejected task that is shut down", (rows) => {
+    const ended = rows.filter((row) => row.Status.State === "rejected");
+    return ended.find((row) => row.DesiredState === "shutdown") ?? null;
   });
   expect(rejected.Status.Err).toBe("assigned node no longer meets constraints");
-  expect(rejected.DesiredState).toBe("shutdown");
   await services.placedOn("east", [m1, m1]);
   await until("the moved task's container to end", async () => {
     const there = (await services.containers(w1)).filter(

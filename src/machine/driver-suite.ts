@@ -113,6 +113,8 @@ async function output(
   const child = driver.spawn(machine, argv, { stdio: ["pipe", "pipe", "inherit"], tty: false });
   const pieces: Buffer[] = [];
   child.stdout?.on("data", (piece: Buffer) => pieces.push(piece));
+  // A program that reads nothing may be gone before its input is written.
+  child.stdin?.on("error", () => child.stdin?.destroy());
   child.stdin?.end(input);
   const code = await exitCode(child);
   return { code, text: Buffer.concat(pieces).toString("utf8") };

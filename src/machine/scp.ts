@@ -1,5 +1,6 @@
 /** `shoal machine scp`: copies files and folders between this box and machines, through programs run in the machines. */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { failure, messageOf } from "../lib/errors.ts";
 import { exitCode } from "./process.ts";
@@ -55,9 +56,9 @@ export async function scp(
     ...[to.path, name === "" || name === ".." ? "." : name],
   ]);
   let broken: string | null = null;
-  if (sender.child.stdout !== null && receiver.child.stdin !== null) {
+  if (receiver.child.stdin !== null) {
     try {
-      await pipeline(sender.child.stdout, receiver.child.stdin);
+      await pipeline(sender.output, receiver.child.stdin);
     } catch (error) {
       // One side ended early; its exit code and words tell why.
       broken = messageOf(error);
@@ -74,6 +75,8 @@ export async function scp(
 
 interface Side {
   readonly child: ChildProcess;
+  /** Read from the start: what a program wrote that nobody reads when it ends is thrown away by Node. */
+  readonly output: PassThrough;
   /** Watched from the start: a short program ends before anybody asks. */
   readonly ended: Promise<number>;
   readonly said: () => string;
@@ -85,8 +88,12 @@ async function start(machines: Machines, place: CopyPlace, argv: readonly string
   child.stderr?.on("data", (piece: Buffer) => pieces.push(piece));
   // The sender reads nothing.
   child.stdin?.on("error", () => child.stdin?.destroy());
+  const output = new PassThrough();
+  child.stdout?.pipe(output);
+  // A program that could not be started closes it without an end.
+  child.stdout?.on("close", () => output.end());
   const ended = exitCode(child);
-  return { child, ended, said: () => Buffer.concat(pieces).toString("utf8").trim() };
+  return { child, output, ended, said: () => Buffer.concat(pieces).toString("utf8").trim() };
 }
 
 async function startProgram(
