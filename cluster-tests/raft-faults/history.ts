@@ -1,5 +1,8 @@
 /** What the clients of one register did and saw, in the order in which it happened, and as a file in the words of Jepsen's logs. */
 
+import { formatHistory } from "../../sim/history/jepsen.ts";
+import type { RegisterResult } from "../../sim/history/models.ts";
+
 /** What was asked of a register. Every written value is written once, so a value tells which write it came from. */
 export type RegisterOp =
   | { readonly kind: "read" }
@@ -78,39 +81,28 @@ export class History {
   }
 }
 
-/** The history as etcd's Jepsen logs have it: one event a line, tab-separated. What was refused is left out. */
-export function jepsenText(ops: readonly RecordedOp[]): string {
-  const events: { readonly at: number; readonly text: string }[] = [];
-  const ends = Math.max(0, ...ops.map((op) => Math.max(op.call, op.return ?? 0))) + 1;
-  for (const op of ops) {
-    if (op.outcome === "refused") continue;
-    const line = (what: string, value: string): string =>
-      `INFO  jepsen.util - ${op.process}\t:${what}\t:${op.op.kind}\t${value}`;
-    const asked = argumentOf(op.op);
-    events.push({ at: op.call, text: line("invoke", asked) });
-    if (op.return === null) {
-      // A process whose outcome is unknown asks nothing more: where its line stands says nothing.
-      events.push({ at: ends, text: line("info", ":timed-out") });
-    } else {
-      const seen = op.op.kind === "read" && op.outcome === "ok" ? (op.value ?? "nil") : asked;
-      events.push({ at: op.return, text: line(op.outcome === "ok" ? "ok" : "fail", String(seen)) });
-    }
-  }
-  return `${events
-    .sort((a, b) => a.at - b.at)
-    .map(({ text }) => text)
-    .join("\n")}\n`;
-}
-
-function argumentOf(op: RegisterOp): string {
+/** What an operation that took effect, or is known not to have, answered. */
+export function resultOf({ op, outcome, value }: RecordedOp): RegisterResult {
   switch (op.kind) {
     case "read":
-      return "nil";
+      return { kind: "read", value };
     case "write":
-      return String(op.value);
+      return { kind: "write" };
     case "cas":
-      return `[${op.from} ${op.to}]`;
+      return { kind: "cas", swapped: outcome !== "stale" };
     default:
       return op satisfies never;
   }
+}
+
+/** The history as etcd's Jepsen logs have it, for script/check-history. What was refused is left out. */
+export function jepsenText(ops: readonly RecordedOp[]): string {
+  const told = ops.filter(({ outcome }) => outcome !== "refused");
+  return formatHistory(
+    told.map((recorded) => {
+      const { process, call, op } = recorded;
+      const result = recorded.return === null ? null : resultOf(recorded);
+      return { process, call, return: recorded.return, op, result };
+    }),
+  );
 }

@@ -9,7 +9,7 @@
 import { judge } from "../../sim/history/check.ts";
 import { type RegisterOp, type RegisterResult, register } from "../../sim/history/models.ts";
 import type { Operation } from "../../sim/history/types.ts";
-import type { RecordedOp } from "./history.ts";
+import { type RecordedOp, resultOf } from "./history.ts";
 
 /** Steps of the search before the checker gives up. */
 const stepsMax = 20_000_000;
@@ -116,13 +116,7 @@ function operationsOf(ops: readonly RecordedOp[]): Operation<RegisterOp, Registe
     const isAnswered = recorded.return !== null;
     if (!isAnswered && shown === undefined)
       return [{ process, call, return: null, op, result: null }];
-    const swapped = outcome !== "stale";
-    const result: RegisterResult =
-      op.kind === "read"
-        ? { kind: "read", value: recorded.value }
-        : op.kind === "write"
-          ? { kind: "write" }
-          : { kind: "cas", swapped };
+    const result = resultOf(recorded);
     return [{ process, call, return: recorded.return ?? shown ?? null, op, result }];
   });
 }
