@@ -138,6 +138,11 @@ test("a manager that dies on a full disk starts on it again, with all that it ac
 });
 
 test("a worker whose disk is full rejects new tasks with the reason, and keeps the running ones", async () => {
+  // The earlier tests' services are removed; the worker hears of the last of them from a manager that was just restarted.
+  await until("the worker to hold one container", async () => {
+    const held = await worker.get<unknown[]>("/containers/json?all=1");
+    return held.length === 1 ? true : null;
+  });
   const pids = await worker.processes("sleep 7d");
   await fill(worker);
   await manager.docker(
