@@ -1,6 +1,6 @@
 //! The frames of native/testdata, which the TypeScript side checks too, read by this side's types.
 
-use serde_json::{Value, from_value, to_value};
+use serde_json::{Value, from_value, json, to_value};
 use shoal_protocol::calls::{
     ById, CallName, Container, Create, Delete, Event, Head, Hello, Kill, reply,
 };
@@ -10,6 +10,29 @@ fn frames(name: &str) -> Vec<Value> {
     let path = format!("{}/../../testdata/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the fixture is in the repository");
     serde_json::from_str(&text).expect("a list of frames")
+}
+
+/// A value without the fields that say nothing: null, empty, zero and false are what an absent field is.
+fn saying(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(key, field)| (key, saying(field)))
+            .filter(|(_, field)| {
+                ![
+                    Value::Null,
+                    json!(false),
+                    json!(0),
+                    json!(""),
+                    json!([]),
+                    json!({}),
+                ]
+                .contains(field)
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(saying).collect(),
+        other => other,
+    }
 }
 
 #[test]
@@ -25,7 +48,11 @@ fn every_request_is_read_whole() {
                 let mut back = to_value(&create).expect("json");
                 back["id"] = request["id"].clone();
                 back["call"] = request["call"].clone();
-                assert_eq!(back, request, "nothing of a create is lost");
+                assert_eq!(
+                    saying(back),
+                    saying(request.clone()),
+                    "nothing of a create is lost"
+                );
                 Ok(())
             }
             CallName::Start | CallName::State | CallName::Pids => {

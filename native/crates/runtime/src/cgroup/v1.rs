@@ -128,8 +128,9 @@ impl V1 {
                 }
             }
             "pids" => {
-                if let Some(pids) = resources.pids.as_ref().filter(|pids| pids.limit > 0) {
-                    write("pids.max", &pids.limit.to_string())?;
+                let limit = resources.pids.as_ref().and_then(|pids| pids.limit);
+                if let Some(limit) = limit.filter(|limit| *limit > 0) {
+                    write("pids.max", &limit.to_string())?;
                 }
             }
             "devices" => {
@@ -291,14 +292,17 @@ mod tests {
                 limit: Some(64),
                 reservation: None,
                 swap: Some(128),
+                ..Memory::default()
             }),
             cpu: Some(Cpu {
                 shares: Some(512),
                 quota: Some(50_000),
                 period: Some(100_000),
                 cpus: None,
+                ..Cpu::default()
             }),
-            pids: Some(Pids { limit: 7 }),
+            pids: Some(Pids { limit: Some(7) }),
+            ..Resources::default()
         };
         driver(&recording)
             .create("/shoal/a", &resources)
@@ -333,6 +337,7 @@ mod tests {
                 limit: Some(64),
                 reservation: None,
                 swap: Some(64),
+                ..Memory::default()
             }),
             ..Resources::default()
         };

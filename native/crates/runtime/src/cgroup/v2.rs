@@ -162,11 +162,11 @@ fn limits(resources: &Resources) -> Vec<(&'static str, String)> {
             files.push(("cpuset.cpus", cpus.clone()));
         }
     }
-    if let Some(pids) = &resources.pids {
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
         files.push((
             "pids.max",
-            if pids.limit > 0 {
-                pids.limit.to_string()
+            if limit > 0 {
+                limit.to_string()
             } else {
                 "max".to_owned()
             },
@@ -200,14 +200,17 @@ mod tests {
                 limit: Some(100),
                 reservation: None,
                 swap: Some(150),
+                ..Memory::default()
             }),
             cpu: Some(Cpu {
                 shares: Some(1024),
                 quota: Some(-1),
                 period: None,
                 cpus: None,
+                ..Cpu::default()
             }),
-            pids: Some(Pids { limit: 0 }),
+            pids: Some(Pids { limit: Some(0) }),
+            ..Resources::default()
         };
         driver.create("/p/a", &resources).expect("created");
         let dir = Path::new("/c/p/a");
