@@ -171,6 +171,33 @@ pub fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     from.deserialize_any(Limit)
 }
 
+/// 64 bits: a negative number is its two's complement, null is 0.
+pub fn wrapping<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Wrapping;
+    impl Visitor<'_> for Wrapping {
+        type Value = u64;
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a whole number")
+        }
+        fn visit_unit<E>(self) -> Result<u64, E> {
+            Ok(0)
+        }
+        fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
+            Ok(value)
+        }
+        fn visit_i64<E>(self, value: i64) -> Result<u64, E> {
+            Ok(value.cast_unsigned())
+        }
+        fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+            if value < 0.0 {
+                return Signed.visit_f64(value).map(i64::cast_unsigned);
+            }
+            Unsigned.visit_f64(value)
+        }
+    }
+    from.deserialize_any(Wrapping)
+}
+
 /// Declares a part of the configuration: every field may be absent or null, and unknown ones are ignored.
 macro_rules! part {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $kind:ty,)* }) => {
@@ -234,6 +261,20 @@ mod tests {
         ] {
             let read = read(&format!(r#"{{"unsigned":{text}}}"#)).expect(text);
             assert_eq!(read.unsigned, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn seccomp_values_wrap() {
+        for (text, want) in [
+            ("-1", u64::MAX),
+            ("null", 0),
+            ("18446744073709552000", u64::MAX),
+            ("7", 7),
+        ] {
+            let json = format!(r#"{{"index":1,"value":{text},"op":"x"}}"#);
+            let read: crate::oci::SyscallArg = serde_json::from_str(&json).expect(text);
+            assert_eq!(read.value, want, "{text}");
         }
     }
 

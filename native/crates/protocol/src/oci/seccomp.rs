@@ -1,6 +1,7 @@
 //! The system call filter of a configuration (config-linux.md "Seccomp"), before it is compiled.
 
-use super::field::part;
+use super::field::{Field, part, wrapping};
+use serde::{Deserialize, Deserializer, Serialize};
 
 part! {
     /// What happens to each system call; actions, operators and architectures are libseccomp's names (`SCMP_ACT_ERRNO`).
@@ -9,7 +10,8 @@ part! {
         /// EPERM when absent.
         pub default_errno_ret: Option<u32>,
         pub architectures: Vec<String>,
-        pub flags: Vec<String>,
+        /// runc chooses flags of its own only when there are none, not when the list is empty.
+        pub flags: Option<Vec<String>>,
         /// Socket that gets the notify descriptor.
         pub listener_path: String,
         pub listener_metadata: String,
@@ -27,14 +29,22 @@ part! {
     }
 }
 
-part! {
-    /// A condition on one argument; all of a rule's conditions must hold.
-    pub struct SyscallArg {
-        /// 0..5
-        pub index: u32,
-        pub value: u64,
-        /// The value to compare with under the mask `value`, for `SCMP_CMP_MASKED_EQ`.
-        pub value_two: u64,
-        pub op: String,
+/// A condition on one argument; all of a rule's conditions must hold. A negative value is its two's complement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyscallArg {
+    /// 0..5
+    pub index: u32,
+    #[serde(deserialize_with = "wrapping")]
+    pub value: u64,
+    /// The value to compare with under the mask `value`, for `SCMP_CMP_MASKED_EQ`.
+    #[serde(deserialize_with = "wrapping")]
+    pub value_two: u64,
+    pub op: String,
+}
+
+impl Field for SyscallArg {
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::deserialize(from)
     }
 }
