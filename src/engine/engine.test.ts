@@ -170,13 +170,28 @@ describe("files under /etc", () => {
 
 test.each([
   [{ name: "none", options: {} }, null],
-  [null, { maxSizeBytes: null, maxFiles: 1 }],
+  [null, {}],
   [
     { name: "json-file", options: { "max-size": "10m", "max-file": "3" } },
     { maxSizeBytes: 10 * 1024 * 1024, maxFiles: 3 },
   ],
+  [
+    { name: "", options: { mode: "non-blocking", "max-buffer-size": "4m" } },
+    { mode: "non-blocking", maxBufferBytes: 4 * 1024 * 1024 },
+  ],
+  [
+    { name: "", options: { "max-size": "1k", "max-file": "2", compress: "true" } },
+    { maxSizeBytes: 1024, maxFiles: 2, compress: true },
+  ],
 ])("log driver %j", (driver, want) => {
-  expect(logOptionsOf(driver)).toEqual(want);
+  const usual = {
+    maxSizeBytes: null,
+    maxFiles: 1,
+    mode: "blocking",
+    maxBufferBytes: 1024 * 1024,
+    compress: false,
+  };
+  expect(logOptionsOf(driver)).toEqual(want === null ? null : { ...usual, ...want });
 });
 
 test.each([
@@ -184,6 +199,10 @@ test.each([
   [{ name: "", options: { x: "1" } }, "unknown log opt 'x' for json-file log driver"],
   [{ name: "", options: { "max-size": "ten" } }, "invalid size: 'ten'"],
   [{ name: "", options: { "max-file": "3" } }, "max-file cannot be set without max-size"],
+  [{ name: "", options: { mode: "x" } }, "logging mode not supported: x"],
+  [{ name: "", options: { "max-buffer-size": "1m" } }, "only supported with 'mode=non-blocking'"],
+  [{ name: "", options: { compress: "true" } }, "compress cannot be true"],
+  [{ name: "", options: { compress: "maybe" } }, "invalid value for 'compress': 'maybe'"],
 ])("log driver %j is refused", (driver, message) => {
   expect(() => logOptionsOf(driver)).toThrow(message);
 });

@@ -146,8 +146,22 @@ class NativeEngine implements Engine {
     const { native } = this.#options;
     this.#forget.push(
       native.onEvent((event) => {
-        if (event.event === "oom") this.#publish(event.containerId, "oom", {});
-        else this.#background(this.#exited(event.containerId, event));
+        const { containerId } = event;
+        switch (event.event) {
+          case "oom":
+            return this.#publish(containerId, "oom", {});
+          case "exit":
+            return this.#background(this.#exited(containerId, event));
+          case "exec-exit":
+            return this.#publish(containerId, "exec_die", {
+              execID: event.execId,
+              exitCode: String(event.exitCode),
+            });
+          case "health":
+            return this.#publish(containerId, `health_status: ${event.status}`, {});
+          default:
+            return event satisfies never;
+        }
       }),
     );
     await new Promise<void>((resolve) => {
@@ -228,6 +242,10 @@ class NativeEngine implements Engine {
             directory: `${directory}/rootfs`,
           },
           log: log === null ? null : { path: entry.container.logPath, ...log },
+          stdin: "closed",
+          consoleSize: null,
+          seccomp: "unconfined",
+          health: null,
         })
         .catch(async (error: unknown) => {
           // Made before a crash that lost the answer: it is ours, the id says so.

@@ -80,7 +80,25 @@ const create: Extract<NativeRequest, { call: "create" }> = {
     layers: ["/var/lib/shoal/layers/a", "/var/lib/shoal/layers/b"],
     directory: `/var/lib/shoal/containers/${containerId}`,
   },
-  log: { path: `/var/lib/shoal/logs/${containerId}.log`, maxSizeBytes: 10_485_760, maxFiles: 3 },
+  log: {
+    path: `/var/lib/shoal/logs/${containerId}.log`,
+    maxSizeBytes: 10_485_760,
+    maxFiles: 3,
+    mode: "non-blocking",
+    maxBufferBytes: 4_194_304,
+    compress: true,
+  },
+  stdin: "once",
+  consoleSize: { rows: 24, columns: 80 },
+  seccomp: "default",
+  health: {
+    test: ["CMD-SHELL", "wget -q -O- localhost || exit 1"],
+    intervalMs: 30_000,
+    timeoutMs: 30_000,
+    startPeriodMs: 0,
+    startIntervalMs: 5_000,
+    retries: 3,
+  },
 };
 
 /** One of each kind: a new kind does not compile until it is here. */
@@ -156,6 +174,13 @@ const running: NativeContainer = {
   createdAtMs: 1_700_000_000_000,
   startedAtMs: 1_700_000_000_005,
   exit: null,
+  health: {
+    status: "unhealthy",
+    failingStreak: 3,
+    results: [
+      { startedAtMs: 1_700_000_000_100, endedAtMs: 1_700_000_000_200, exitCode: 1, output: "no\n" },
+    ],
+  },
 };
 const busy: NativeFailure = {
   code: "conflict",
@@ -171,6 +196,7 @@ const results: NativeResults = {
   delete: {},
   state: {
     ...running,
+    health: null,
     status: "stopped",
     pid: 0,
     exit: {
@@ -236,6 +262,15 @@ const events: readonly NativeEvent[] = [
     finishedAtMs: 1_700_000_001_000,
   },
   { event: "oom", containerId },
+  {
+    event: "exec-exit",
+    containerId,
+    execId: "e1",
+    exitCode: 143,
+    signal: "SIGTERM",
+    finishedAtMs: 1_700_000_001_000,
+  },
+  { event: "health", containerId, status: "unhealthy" },
 ];
 
 function byId(frames: readonly unknown[]): readonly unknown[] {

@@ -83,9 +83,46 @@ export interface NativeLog {
   readonly path: string;
   readonly maxSizeBytes: number | null;
   readonly maxFiles: number;
+  /** What a full buffer does: the program waits, or records are dropped and counted. */
+  readonly mode: "blocking" | "non-blocking";
+  /** Room between the program and a slow disk when non-blocking. */
+  readonly maxBufferBytes: number;
+  /** Rotated files become `PATH.N.gz`. */
+  readonly compress: boolean;
+}
+/** Character cells of a terminal. */
+export interface NativeConsoleSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+/** Which system calls a container may make: docker's default profile, all, or an own profile as the text of docker's format. */
+export type NativeSeccomp = "default" | "unconfined" | { readonly profile: string };
+/** Docker's health check; a number of 0 is docker's default. */
+export interface NativeHealthcheck {
+  /** `["CMD", ARG...]`, `["CMD-SHELL", COMMAND]` or `["NONE"]`. */
+  readonly test: readonly string[];
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly startPeriodMs: number;
+  readonly startIntervalMs: number;
+  readonly retries: number;
+}
+export interface NativeHealth {
+  readonly status: "starting" | "healthy" | "unhealthy";
+  /** Failures in a row. */
+  readonly failingStreak: number;
+  /** The last 5, oldest first. */
+  readonly results: readonly {
+    readonly startedAtMs: number;
+    readonly endedAtMs: number;
+    /** -1 when it took too long or could not be started. */
+    readonly exitCode: number;
+    /** At most 4096 bytes of both streams. */
+    readonly output: string;
+  }[];
 }
 
-export type NativeContainerStatus = "created" | "running" | "stopped";
+export type NativeContainerStatus = "created" | "running" | "paused" | "stopped";
 export interface NativeContainer {
   readonly containerId: string;
   readonly status: NativeContainerStatus;
@@ -94,6 +131,8 @@ export interface NativeContainer {
   readonly createdAtMs: number;
   readonly startedAtMs: number | null;
   readonly exit: NativeExit | null;
+  /** Null without a health check. */
+  readonly health: NativeHealth | null;
 }
 export interface NativeExit {
   /** 0..255; 128+signal when killed by one. */
@@ -102,6 +141,13 @@ export interface NativeExit {
   readonly exitCodeKnown: boolean;
   readonly signal: string | null;
   readonly oomKilled: boolean;
+  readonly finishedAtMs: number;
+}
+
+export interface NativeExecExit {
+  /** 0..255; 128+signal when killed by one. */
+  readonly exitCode: number;
+  readonly signal: string | null;
   readonly finishedAtMs: number;
 }
 
@@ -208,6 +254,12 @@ export type NativeRequest = {
       readonly spec: OciSpec;
       readonly rootfs: NativeRootfs;
       readonly log: NativeLog | null;
+      /** /dev/null, a pipe that stays open when a client goes, or one that is closed when the first attached client's input ends. */
+      readonly stdin: "closed" | "open" | "once";
+      /** Size of the terminal at the start, when `spec.process.terminal`. */
+      readonly consoleSize: NativeConsoleSize | null;
+      readonly seccomp: NativeSeccomp;
+      readonly health: NativeHealthcheck | null;
     }
   | { readonly call: "start"; readonly containerId: string }
   /** `all`: every process of the container, not only its init. */
@@ -280,4 +332,16 @@ export type NativeReply =
 export type NativeEvent =
   /** The record is on disk before this is said. Said again on each new connection until `delete`. */
   | ({ readonly event: "exit"; readonly containerId: string } & NativeExit)
-  | { readonly event: "oom"; readonly containerId: string };
+  | { readonly event: "oom"; readonly containerId: string }
+  /** `execs` has it too, for those who were away. */
+  | ({
+      readonly event: "exec-exit";
+      readonly containerId: string;
+      readonly execId: string;
+    } & NativeExecExit)
+  /** The status has changed; `state` has the results. */
+  | {
+      readonly event: "health";
+      readonly containerId: string;
+      readonly status: NativeHealth["status"];
+    };

@@ -290,6 +290,7 @@ fn whole_characters(piece: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_protocol::calls::LogMode;
 
     const NOON: Timestamp = Timestamp {
         seconds: 1_700_000_000,
@@ -368,6 +369,9 @@ mod tests {
             path: path.display().to_string(),
             max_size_bytes: Some(150),
             max_files: 3,
+            mode: LogMode::Blocking,
+            max_buffer_bytes: 0,
+            compress: false,
         };
         let mut file = LogFile::open(&log).expect("open");
         for number in 0..20 {

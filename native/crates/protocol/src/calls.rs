@@ -1,6 +1,7 @@
 //! Requests, answers and events of one connection between shoald and the core, typed.
 
-use crate::{Failure, oci::Spec};
+use crate::Failure;
+use crate::oci::{Process, Resources, Spec};
 use serde::{Deserialize, Serialize};
 
 /// What every request has; the rest of the frame is read by the call it names.
@@ -43,6 +44,60 @@ pub struct Create {
     pub spec: Spec,
     pub rootfs: Rootfs,
     pub log: Option<Log>,
+    #[serde(default)]
+    pub stdin: Stdin,
+    /// Size of the terminal at the start, when `spec.process.terminal`.
+    #[serde(default)]
+    pub console_size: Option<ConsoleSize>,
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+}
+
+/// What a program reads from: nothing, or what attached clients write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stdin {
+    /// /dev/null.
+    #[default]
+    Closed,
+    /// A pipe that stays open when a client goes.
+    Open,
+    /// A pipe that is closed when the first attached client's input ends (docker's StdinOnce).
+    Once,
+}
+
+/// Character cells of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleSize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+/// Which system calls a container may make; what `spec.linux.seccomp` says counts when this is `unconfined`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// Docker's default profile, by the container's capabilities.
+    Default,
+    #[default]
+    Unconfined,
+    /// The text of a profile in docker's format.
+    Profile(String),
+}
+
+/// How the health of a container is found out; docker's words and meanings. A number of 0 is docker's default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Healthcheck {
+    /// `["CMD", ARG...]`, `["CMD-SHELL", COMMAND]` or `["NONE"]`.
+    pub test: Vec<String>,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    pub start_period_ms: u64,
+    pub start_interval_ms: u64,
+    pub retries: u32,
 }
 
 /// An overlay root: unpacked layers, lowest first, and the directory that holds `upper` and `work`.
@@ -59,9 +114,31 @@ pub struct Log {
     pub path: String,
     pub max_size_bytes: Option<u64>,
     pub max_files: u32,
+    #[serde(default)]
+    pub mode: LogMode,
+    /// Room between the program and a slow disk in non-blocking mode, in bytes.
+    #[serde(default = "buffer_bytes_default")]
+    pub max_buffer_bytes: u64,
+    /// Rotated files become `PATH.N.gz`.
+    #[serde(default)]
+    pub compress: bool,
 }
 
-/// Body of start, state and pids.
+/// What a full log buffer does: the program waits, or records are dropped and counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogMode {
+    #[default]
+    Blocking,
+    NonBlocking,
+}
+
+/// Docker's max-buffer-size.
+fn buffer_bytes_default() -> u64 {
+    1024 * 1024
+}
+
+/// Body of start, state, pids, execs, pause, resume and stats.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ById {
@@ -85,12 +162,143 @@ pub struct Delete {
     pub force: bool,
 }
 
+/// Body of exec: a further process in a running container. With a stream attached the connection becomes that stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exec {
+    pub container_id: String,
+    /// The caller's name for it; unique in the container.
+    pub exec_id: String,
+    pub process: Process,
+    pub console_size: Option<ConsoleSize>,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Exec {
+    /// Whether the caller's connection becomes the program's streams.
+    pub fn attached(&self) -> bool {
+        self.stdin || self.stdout || self.stderr
+    }
+}
+
+/// Body of exec-kill.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecKill {
+    pub container_id: String,
+    pub exec_id: String,
+    pub signal: String,
+}
+
+/// Body of attach; the connection becomes the container's streams.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attach {
+    pub container_id: String,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Body of resize; without `exec_id` the container's own terminal.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resize {
+    pub container_id: String,
+    pub exec_id: Option<String>,
+    pub rows: u16,
+    pub columns: u16,
+}
+
+/// Body of update: limits that are null stay as they are.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Update {
+    pub container_id: String,
+    pub resources: Resources,
+}
+
+/// Body of logs; the connection becomes docker's 8-byte frames, one a record.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Logs {
+    pub container_id: String,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// On after the end of the file, until the container has ended.
+    pub follow: bool,
+    /// Records from the end, before any other filter; null: all.
+    pub tail: Option<u64>,
+    /// Decimal nanoseconds since the epoch: records at that time or later.
+    pub since_ns: Option<String>,
+    /// Decimal nanoseconds since the epoch: records up to that time.
+    pub until_ns: Option<String>,
+    /// Each record begins with its time (RFC 3339) and a space.
+    pub timestamps: bool,
+}
+
+/// One exec as `execs` tells it; kept after its end until its container goes, the oldest ended ones first beyond a limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecState {
+    pub exec_id: String,
+    /// In the core's pid namespace; 0 once it has ended.
+    pub pid: i32,
+    pub started_at_ms: u64,
+    /// None while it runs.
+    pub exit: Option<ExecExit>,
+}
+
+/// How an exec ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecExit {
+    /// 0..255; 128+signal when killed by one.
+    pub exit_code: i32,
+    pub signal: Option<String>,
+    pub finished_at_ms: u64,
+}
+
+/// What a health check has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    pub status: HealthStatus,
+    /// Failures in a row.
+    pub failing_streak: u32,
+    /// The last ones, oldest first.
+    pub results: Vec<HealthResult>,
+}
+
+/// Docker's three words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// One run of a health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthResult {
+    pub started_at_ms: u64,
+    pub ended_at_ms: u64,
+    /// -1 when it took too long or could not be started.
+    pub exit_code: i32,
+    pub output: String,
+}
+
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Created,
     Running,
+    Paused,
     Stopped,
 }
 
@@ -118,13 +326,15 @@ pub struct Container {
     pub created_at_ms: u64,
     pub started_at_ms: Option<u64>,
     pub exit: Option<Exit>,
+    /// None without a health check.
+    pub health: Option<Health>,
 }
 
 /// What the core says without being asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "event",
-    rename_all = "lowercase",
+    rename_all = "kebab-case",
     rename_all_fields = "camelCase"
 )]
 pub enum Event {
@@ -135,6 +345,18 @@ pub enum Event {
     },
     Oom {
         container_id: String,
+    },
+    /// `execs` has it too, for those who were away.
+    ExecExit {
+        container_id: String,
+        exec_id: String,
+        #[serde(flatten)]
+        exit: ExecExit,
+    },
+    /// The status has changed; `state` has the results.
+    Health {
+        container_id: String,
+        status: HealthStatus,
     },
 }
 

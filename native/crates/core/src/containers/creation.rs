@@ -2,7 +2,7 @@
 
 use super::{Containers, Entry, Phase, hear};
 use crate::records::Message;
-use shoal_protocol::calls::{Create, Status};
+use shoal_protocol::calls::{Create, LogMode, Seccomp, Status, Stdin};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup;
 use shoal_runtime::plan::Plan;
@@ -28,6 +28,7 @@ impl Containers {
             create.spec.linux.cgroups_path =
                 format!("{}/{}", self.cgroup_parent, create.container_id);
         }
+        check_abilities(&create)?;
         let create = Plan::new(create)?.create;
         let id = create.container_id.clone();
         self.reserve(&id, &create)?;
@@ -100,6 +101,7 @@ impl Containers {
             created_at_ms: 0,
             started_at_ms: None,
             exit: None,
+            health: None,
             cgroup,
             directory,
         };
@@ -171,5 +173,30 @@ impl Containers {
         let left = self.store.retire(id, Path::new(&create.rootfs.directory))?;
         self.reaper.remove(left);
         Ok(())
+    }
+}
+
+/// Refuses what this core cannot do yet, rather than leave it out in silence.
+fn check_abilities(create: &Create) -> Result<(), Failure> {
+    let unable = |field: &str| {
+        Err(Failure::invalid(
+            format!("reading {field}"),
+            "this core cannot do that yet",
+        ))
+    };
+    if create.stdin != Stdin::Closed {
+        return unable("stdin");
+    }
+    if create.seccomp != Seccomp::Unconfined {
+        return unable("seccomp");
+    }
+    if create.health.is_some() {
+        return unable("health");
+    }
+    match &create.log {
+        Some(log) if log.mode != LogMode::Blocking || log.compress => {
+            unable("log.mode and log.compress")
+        }
+        _ => Ok(()),
     }
 }

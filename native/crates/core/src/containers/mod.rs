@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::watcher::{Token, Watcher};
 use crate::zygote::Zygote;
 use shoal_net::NetHandler;
-use shoal_protocol::calls::{Container, Event, Exit, Status};
+use shoal_protocol::calls::{Container, Event, Exit, Health, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver};
 use shoal_runtime::signals;
@@ -44,6 +44,7 @@ struct Entry {
     created_at_ms: u64,
     started_at_ms: Option<u64>,
     exit: Option<Exit>,
+    health: Option<Health>,
     cgroup: String,
     directory: PathBuf,
 }
@@ -368,6 +369,7 @@ fn tell(id: &str, entry: &Entry) -> Container {
         created_at_ms: entry.created_at_ms,
         started_at_ms: entry.started_at_ms,
         exit: entry.exit.clone(),
+        health: entry.health.clone(),
     }
 }
 

@@ -79,6 +79,7 @@ impl Containers {
             created_at_ms: state.created_at_ms,
             started_at_ms: exit.as_ref().and_then(|record| record.started_at_ms),
             exit: exit.map(|record| record.exit),
+            health: None,
             cgroup: create.spec.linux.cgroups_path,
             directory: PathBuf::from(create.rootfs.directory),
         };
