@@ -6,6 +6,7 @@ mod init_command;
 mod lanes;
 mod logfile;
 mod monitor;
+mod planning;
 mod reaper;
 mod records;
 mod serve;

@@ -1,83 +1,207 @@
 //! The container's first process, from clone to exec: it builds the root around itself, parks until it is told to start, then becomes the program.
 //!
-//! It is a copy of a single-threaded process (the monitor, itself a fork of the zygote), so that allocating here is safe.
+//! It is a copy of a single-threaded process (the monitor, itself a fork of the zygote, or the command line), so that allocating here is safe.
 
+use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
 use crate::lookup::{self, Unstartable};
 use crate::mounts::{self, Surroundings};
-use crate::plan::Plan;
+use crate::namespaces::{self, NEWTIME};
+use crate::plan::{Plan, RootSource};
+use crate::program::{self, Program};
+use crate::streams::{self, Stdio};
 use crate::sys::{self, file, mount, process, socket};
-use crate::{caps, devices, masks, rlimits, root, sysctl, within};
-use serde::{Deserialize, Serialize};
+use crate::{devices, hooks, masks, root, sysctl, userns, within};
 use shoal_protocol::Failure;
-use std::ffi::CString;
+use shoal_protocol::oci::{State, Status};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// What init tells its monitor. After `start` the channel's end of file means that the program is running.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "init", rename_all = "lowercase")]
-pub enum Report {
-    /// Everything but the exec is done.
-    Ready,
-    /// Nothing more will happen; init ends with this code.
-    Failed { failure: Failure, exit_code: i32 },
+/// A namespace to join, opened by the maker, which can reach its path.
+pub(crate) struct Opened {
+    pub kind: i32,
+    pub path: String,
+    pub fd: OwnedFd,
 }
 
-/// What the monitor tells init: one byte each.
-pub const ATTACHED: &[u8] = b"a";
-pub const START: &[u8] = b"s";
-
-/// The three standard streams and the channel to the monitor.
-pub struct Streams {
+/// Everything that init is told by being a copy of its maker.
+pub(crate) struct Orders<'a> {
+    pub plan: &'a Plan,
+    pub around: &'a Surroundings,
+    pub joins: &'a [Opened],
+    pub stdio: &'a Stdio,
+    /// Init's end of the channel. It closes with init, or at exec.
     pub channel: OwnedFd,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
-}
-
-/// Runs as the new process; never returns. Its end of the channel closes with it, or at exec.
-pub fn run(plan: &Plan, around: &Surroundings, streams: &Streams) -> ! {
-    let channel = streams.channel.as_fd();
-    let stdin = match setup(plan, around, channel) {
-        Ok(stdin) => stdin,
-        Err(failure) => fail(channel, failure, 1),
-    };
-    tell(channel, &Report::Ready);
-    hear(channel, START);
-    let failed = launch(plan, &stdin, streams);
-    fail(channel, failed.failure, failed.exit_code)
-}
-
-fn tell(channel: BorrowedFd<'_>, report: &Report) {
-    let bytes = serde_json::to_vec(report).expect("a report is plain data");
-    if socket::send(channel, &bytes).is_err() {
-        // The monitor is dead: nobody will ever start this container.
-        process::exit_now(1);
-    }
-}
-
-/// Waits for one word; ends the process when the monitor is gone.
-fn hear(channel: BorrowedFd<'_>, word: &[u8]) {
-    let mut buffer = [0u8; 8];
-    match socket::receive(channel, &mut buffer) {
-        Ok(length) if &buffer[..length] == word => {}
-        _ => process::exit_now(1),
-    }
-}
-
-fn fail(channel: BorrowedFd<'_>, failure: Failure, exit_code: i32) -> ! {
-    tell(channel, &Report::Failed { failure, exit_code });
-    process::exit_now(exit_code)
+    /// Where a later process comes to say start; without it the channel says so.
+    pub listener: Option<OwnedFd>,
+    /// A v2 group to start in.
+    pub cgroup: Option<OwnedFd>,
+    /// Descriptors that init only holds.
+    pub held: &'a [BorrowedFd<'a>],
+    pub preserve_fds: u32,
+    pub state: Option<&'a State>,
+    pub no_pivot: bool,
+    pub new_keyring: bool,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
 }
 
-/// Everything that needs the host's view or full privilege; gives the descriptor that will be stdin.
-fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let spec = &plan.create.spec;
+fn plain(failure: Failure) -> Unstartable {
+    Unstartable {
+        failure,
+        exit_code: 1,
+    }
+}
+
+/// Runs as the process between maker and init: enters what holds only for children, clones init as its sibling, and ends.
+pub(crate) fn run_between(orders: &Orders<'_>) -> ! {
+    let channel = orders.channel.as_fd();
+    match enter_and_clone(orders) {
+        Ok(process::Side::Child) => run(orders),
+        Ok(process::Side::Parent(pid)) => {
+            channel::tell(channel, &Report::Born { pid });
+            process::exit_now(0)
+        }
+        Err(failure) => channel::give_up(channel, plain(failure)),
+    }
+}
+
+fn enter_and_clone(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
     doing(
-        "binding init to its monitor",
+        "hiding init from the container",
+        process::set_dumpable(false),
+    )?;
+    let kinds = &orders.plan.namespaces;
+    join(orders, |kind| {
+        !matches!(kind, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
+    })?;
+    let mut new = kinds.new & !libc::CLONE_NEWCGROUP;
+    if kinds.makes(NEWTIME) {
+        new &= !NEWTIME;
+        doing("making a time namespace", process::unshare(NEWTIME))?;
+        userns::set_time_offsets(&orders.plan.spec.linux.time_offsets)?;
+    }
+    doing(
+        "cloning init",
+        process::clone(&process::Clone {
+            namespaces: new,
+            cgroup: orders.cgroup.as_ref().map(AsFd::as_fd),
+            sibling: true,
+        }),
+    )
+}
+
+/// Joins the wanted kinds. The host's privilege may be needed for some, that of a joined user namespace for others.
+fn join(orders: &Orders<'_>, wanted: impl Fn(i32) -> bool) -> Result<(), Failure> {
+    let enter = |opened: &Opened| {
+        doing(
+            &format!(
+                "joining {} namespace {:?}",
+                namespaces::name(opened.kind),
+                opened.path
+            ),
+            process::join_namespace(opened.fd.as_fd(), opened.kind),
+        )
+    };
+    let is_user = |opened: &&Opened| opened.kind == libc::CLONE_NEWUSER;
+    let user = orders
+        .joins
+        .iter()
+        .find(is_user)
+        .filter(|_| wanted(libc::CLONE_NEWUSER));
+    let mut later = Vec::new();
+    for opened in orders
+        .joins
+        .iter()
+        .filter(|opened| wanted(opened.kind) && !is_user(opened))
+    {
+        match enter(opened) {
+            Err(failure) if user.is_some() && failure.errno == Some(libc::EPERM) => {
+                later.push(opened);
+            }
+            other => other?,
+        }
+    }
+    user.map_or(Ok(()), enter)?;
+    later.into_iter().try_for_each(enter)
+}
+
+/// Runs as the new process; never returns.
+pub(crate) fn run(orders: &Orders<'_>) -> ! {
+    let channel = orders.channel.as_fd();
+    close_others(orders);
+    let null = match setup(orders) {
+        Ok(null) => null,
+        Err(failure) => channel::give_up(channel, plain(failure)),
+    };
+    if orders.listener.is_some()
+        && let Err(failed) = look_up(orders.plan)
+    {
+        channel::give_up(channel, failed);
+    }
+    if orders.listener.is_some()
+        && let Err(error) = process::die_with_parent(0)
+    {
+        // Its maker ends before the start.
+        channel::give_up(
+            channel,
+            plain(Failure::io("unbinding init from its maker", &error)),
+        );
+    }
+    channel::tell(channel, &Report::Ready);
+    let starter = park(orders);
+    let starter = starter.as_ref().map_or(channel, AsFd::as_fd);
+    let failed = start(orders, &null);
+    channel::give_up(starter, failed)
+}
+
+/// Forgets everything of the maker's that is not init's.
+fn close_others(orders: &Orders<'_>) {
+    let mut kept: Vec<RawFd> = orders.stdio.fds();
+    kept.push(orders.channel.as_raw_fd());
+    kept.extend(orders.listener.iter().map(AsRawFd::as_raw_fd));
+    kept.extend(orders.held.iter().map(AsRawFd::as_raw_fd));
+    kept.extend(orders.joins.iter().map(|opened| opened.fd.as_raw_fd()));
+    kept.extend(
+        (0..orders.preserve_fds)
+            .filter_map(|index| RawFd::try_from(streams::FIRST_FD + index).ok()),
+    );
+    streams::close_all_but(&mut kept);
+}
+
+/// Waits for the start; gives whom to answer when that is not the channel.
+fn park(orders: &Orders<'_>) -> Option<OwnedFd> {
+    let Some(listener) = &orders.listener else {
+        channel::hear(orders.channel.as_fd(), START);
+        return None;
+    };
+    loop {
+        let Ok(starter) = socket::accept(listener.as_fd()) else {
+            process::exit_now(1);
+        };
+        let mut word = [0u8; 8];
+        // Whoever connects and goes has not started anything.
+        if let Ok(length) = socket::receive(starter.as_fd(), &mut word)
+            && &word[..length] == START
+        {
+            return Some(starter);
+        }
+    }
+}
+
+/// Everything that needs the host's view or full privilege; gives a stdin for programs that have none.
+fn setup(orders: &Orders<'_>) -> Result<OwnedFd, Failure> {
+    let plan = orders.plan;
+    let spec = &plan.spec;
+    if plan.makes(libc::CLONE_NEWUSER) {
+        channel::hear(orders.channel.as_fd(), MAPPED);
+    }
+    if plan.namespaces.has(libc::CLONE_NEWUSER) {
+        userns::become_root(&spec.process.user)?;
+    }
+    doing(
+        "binding init to its maker",
         process::die_with_parent(libc::SIGKILL),
     )?;
     doing(
@@ -85,36 +209,37 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         process::set_dumpable(false),
     )?;
     doing("making a session", process::new_session())?;
-    // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
-    drop(process::new_session_keyring());
-    process::set_umask(0);
-    for (kind, path) in &plan.joins {
-        let joined = file::open(path, libc::O_RDONLY)
-            .and_then(|fd| process::join_namespace(fd.as_fd(), *kind));
-        doing(&format!("joining namespace {path:?}"), joined)?;
+    if orders.new_keyring {
+        // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
+        drop(process::new_session_keyring());
     }
-    let slave = plan
-        .mounts
-        .iter()
-        .any(|planned| planned.options.propagation == Some(libc::MS_SLAVE));
-    let propagation = libc::MS_REC
-        | if slave {
-            libc::MS_SLAVE
-        } else {
-            libc::MS_PRIVATE
-        };
-    doing(
-        "separating the mounts from the host's",
-        mount::mount("", "/", "", propagation, ""),
-    )?;
+    process::set_umask(0);
+    let between = plan.namespaces.need_two_steps();
+    join(orders, |kind| match kind {
+        libc::CLONE_NEWCGROUP => false,
+        libc::CLONE_NEWNS => true,
+        _ => !between,
+    })?;
     let stdin = doing("opening /dev/null for stdin", devices::null(libc::O_RDONLY))?;
+    files(orders)?;
+    // The container's own /dev/null, where it has a real one, so that the program finds stdin by a path that it has.
+    Ok(devices::null(libc::O_RDONLY).unwrap_or(stdin))
+}
 
+/// Builds the root and enters it.
+fn files(orders: &Orders<'_>) -> Result<(), Failure> {
+    let Orders { plan, around, .. } = *orders;
+    let spec = &plan.spec;
+    separate_mounts(plan)?;
     let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
-    let root = root::mount_overlay(&plan.create.rootfs, nodev)?;
+    let root = match &plan.root {
+        RootSource::Overlay(rootfs) => root::mount_overlay(rootfs, nodev)?,
+        RootSource::Directory(path) => bind_directory(path)?,
+    };
     let mut attached = false;
     for planned in &plan.mounts {
         if !attached && planned.mount.kind.starts_with("cgroup") {
-            enter_cgroup(plan, channel)?;
+            enter_cgroup(orders)?;
             attached = true;
         }
         mounts::mount(root.as_fd(), planned, around)?;
@@ -127,22 +252,18 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         }
     }
     if !attached {
-        enter_cgroup(plan, channel)?;
+        enter_cgroup(orders)?;
     }
-    if plan.owns(libc::CLONE_NEWNET) {
+    if plan.makes(libc::CLONE_NEWNET) {
         doing("bringing lo up", process::loopback_up())?;
     }
     if !spec.linux.sysctl.is_empty() {
         let proc_root = sysctl::private_proc()?;
         sysctl::apply(proc_root.as_fd(), &spec.linux.sysctl)?;
     }
-    if plan.owns(libc::CLONE_NEWUTS) && !spec.hostname.is_empty() {
-        doing(
-            &format!("setting hostname {:?}", spec.hostname),
-            process::set_hostname(&spec.hostname),
-        )?;
-    }
+    set_names(plan)?;
     make_cwd(root.as_fd(), &spec.process.cwd)?;
+    run_creation_hooks(orders)?;
     masks::make_readonly(root.as_fd(), &spec.linux.readonly_paths)?;
     masks::mask(root.as_fd(), &spec.linux.masked_paths)?;
     if spec.root.readonly {
@@ -150,31 +271,123 @@ fn setup(plan: &Plan, around: &Surroundings, channel: BorrowedFd<'_>) -> Result<
         doing("making the root read-only", set)?;
     }
     doing("entering the root", process::change_dir_to(root.as_fd()))?;
-    doing(
-        "pivoting into the root",
-        mount::pivot_into_working_directory(),
-    )?;
-    // The container's own /dev/null, where it has a real one, so that the program finds stdin by a path that it has.
-    Ok(devices::null(libc::O_RDONLY).unwrap_or(stdin))
+    if orders.no_pivot {
+        doing(
+            "moving the root to /",
+            mount::move_working_directory_to_root(),
+        )
+    } else if plan.namespaces.has(libc::CLONE_NEWNS) {
+        doing(
+            "pivoting into the root",
+            mount::pivot_into_working_directory(),
+        )
+    } else {
+        doing(
+            "changing the root",
+            process::change_root_to_working_directory(),
+        )
+    }
 }
 
-fn enter_cgroup(plan: &Plan, channel: BorrowedFd<'_>) -> Result<(), Failure> {
-    hear(channel, ATTACHED);
-    if plan.new_cgroup_namespace {
+/// Without a mount namespace of its own the container's mounts are the maker's, whose propagation is not ours to change.
+fn separate_mounts(plan: &Plan) -> Result<(), Failure> {
+    if !plan.namespaces.has(libc::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let slave = plan
+        .mounts
+        .iter()
+        .any(|planned| planned.options.propagation == Some(libc::MS_SLAVE));
+    let propagation = plan.propagation.unwrap_or(
+        libc::MS_REC
+            | if slave {
+                libc::MS_SLAVE
+            } else {
+                libc::MS_PRIVATE
+            },
+    );
+    doing(
+        "separating the mounts from the host's",
+        mount::mount("", "/", "", propagation, ""),
+    )
+}
+
+fn bind_directory(path: &std::path::Path) -> Result<OwnedFd, Failure> {
+    let act = || -> io::Result<OwnedFd> {
+        let text = path.to_string_lossy();
+        let directory = file::open(&text, libc::O_PATH | libc::O_DIRECTORY)?;
+        let tree = mount::clone_tree(directory.as_fd(), true)?;
+        mount::set_attributes(tree.as_fd(), 0, 0, libc::MS_PRIVATE, false)?;
+        mount::attach(tree.as_fd(), directory.as_fd())?;
+        Ok(tree)
+    };
+    doing(&format!("binding root.path {}", path.display()), act())
+}
+
+fn set_names(plan: &Plan) -> Result<(), Failure> {
+    let spec = &plan.spec;
+    if !spec.hostname.is_empty() {
         doing(
-            "making a cgroup namespace",
-            process::unshare(libc::CLONE_NEWCGROUP),
+            &format!("setting hostname {:?}", spec.hostname),
+            process::set_hostname(&spec.hostname),
+        )?;
+    }
+    if !spec.domainname.is_empty() {
+        doing(
+            &format!("setting domainname {:?}", spec.domainname),
+            process::set_domainname(&spec.domainname),
         )?;
     }
     Ok(())
 }
 
+fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {
+    channel::hear(orders.channel.as_fd(), ATTACHED);
+    if orders.plan.makes(libc::CLONE_NEWCGROUP) {
+        doing(
+            "making a cgroup namespace",
+            process::unshare(libc::CLONE_NEWCGROUP),
+        )?;
+    }
+    join(orders, |kind| kind == libc::CLONE_NEWCGROUP)
+}
+
+/// The host's hooks are run by the maker, those of the container's namespaces here, while the host's programs can still be reached.
+fn run_creation_hooks(orders: &Orders<'_>) -> Result<(), Failure> {
+    let wanted = &orders.plan.spec.hooks;
+    if !wanted.prestart.is_empty() || !wanted.create_runtime.is_empty() {
+        channel::tell(orders.channel.as_fd(), &Report::Mounted);
+        channel::hear(orders.channel.as_fd(), HOOKED);
+    }
+    run_hooks(
+        orders,
+        "createContainer",
+        &wanted.create_container,
+        Status::Creating,
+    )
+}
+
+fn run_hooks(
+    orders: &Orders<'_>,
+    name: &str,
+    list: &[shoal_protocol::oci::Hook],
+    status: Status,
+) -> Result<(), Failure> {
+    let Some(state) = orders.state.filter(|_| !list.is_empty()) else {
+        return Ok(());
+    };
+    // The pid as the container's own pid namespace has it.
+    let state = State {
+        status,
+        pid: i32::try_from(std::process::id()).unwrap_or(0),
+        ..state.clone()
+    };
+    hooks::run(name, list, &state)
+}
+
 /// Docker makes a missing working directory, as root.
 fn make_cwd(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Failure> {
-    let parts = within::components(
-        "reading process.cwd",
-        if cwd.is_empty() { "/" } else { cwd },
-    )?;
+    let parts = within::clean(cwd);
     match within::make(root, &parts, within::Kind::Directory) {
         // On a read-only file system chdir will tell what is missing.
         Err(error) if !sys::is(&error, libc::EROFS) => Err(Failure::io(
@@ -185,97 +398,36 @@ fn make_cwd(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Failure> {
     }
 }
 
+/// Whether the program is there at all, so that a creation that could never be started fails.
+fn look_up(plan: &Plan) -> Result<(), Unstartable> {
+    let process = &plan.spec.process;
+    match process.args.first() {
+        // A configuration without a process can be created; only its start fails.
+        None => Ok(()),
+        Some(name) => lookup::find(name, &process.env).map(drop),
+    }
+}
+
 /// Becomes the program; returns only with the reason why not.
-fn launch(plan: &Plan, stdin: &OwnedFd, streams: &Streams) -> Unstartable {
-    let spec = &plan.create.spec;
-    let prepared = prepare_identity(plan, streams).and_then(|()| prepare_streams(stdin, streams));
-    if let Err(failure) = prepared {
-        return Unstartable {
-            failure,
-            exit_code: 1,
-        };
+fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
+    let plan = orders.plan;
+    let spec = &plan.spec;
+    let hooks = run_hooks(
+        orders,
+        "startContainer",
+        &spec.hooks.start_container,
+        Status::Created,
+    );
+    if let Err(failure) = hooks {
+        return plain(failure);
     }
-    let name = &spec.process.args[0];
-    let path = match lookup::find(name, &spec.process.env) {
-        Ok(path) => path,
-        Err(failed) => return failed,
-    };
-    let strings = |texts: &[String]| {
-        texts
-            .iter()
-            .map(sys::c_string)
-            .collect::<io::Result<Vec<CString>>>()
-    };
-    let (path, args, env) = match (
-        sys::c_string(&path),
-        strings(&spec.process.args),
-        strings(&spec.process.env),
-    ) {
-        (Ok(path), Ok(args), Ok(env)) => (path, args, env),
-        _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
-    };
-    lookup::unstartable(name, &process::exec(&path, &args, &env))
-}
-
-fn prepare_identity(plan: &Plan, streams: &Streams) -> Result<(), Failure> {
-    let process_spec = &plan.create.spec.process;
-    let user = &process_spec.user;
-    rlimits::apply(&process_spec.rlimits)?;
-    if user.uid != 0 {
-        // So that the program can reopen /dev/stdout: these pipes are ours, made for this container.
-        for stream in [&streams.stdout, &streams.stderr] {
-            let (mode, _, _) = doing("looking at an output stream", file::stat(stream.as_fd()))?;
-            if mode & libc::S_IFMT == libc::S_IFIFO {
-                doing(
-                    "giving an output stream to the user",
-                    file::change_owner(stream.as_fd(), user.uid, user.gid),
-                )?;
-            }
-        }
-    }
-    let cwd = if process_spec.cwd.is_empty() {
-        "/"
-    } else {
-        &process_spec.cwd
-    };
-    doing(
-        &format!("entering working directory {cwd:?}"),
-        process::change_dir(cwd),
-    )?;
-    doing("dropping the bounding set", caps::drop_bounding(&plan.caps))?;
-    doing(
-        &format!("becoming user {}:{}", user.uid, user.gid),
-        process::set_identity(user.uid, user.gid, &user.additional_gids),
-    )?;
-    doing("setting capabilities", caps::set(&plan.caps))?;
-    if process_spec.no_new_privileges {
-        doing("setting no_new_privs", process::no_new_privileges())?;
-    }
-    let dir = doing("reading the working directory", process::working_dir())?;
-    if !dir.starts_with(b"/") {
-        return Err(Failure::invalid(
-            format!("entering working directory {cwd:?}"),
-            "it is outside the container's root; choose another",
-        ));
-    }
-    process::set_umask(0o022);
-    Ok(())
-}
-
-fn prepare_streams(stdin: &OwnedFd, streams: &Streams) -> Result<(), Failure> {
-    doing("setting stdin", process::duplicate_to(stdin.as_fd(), 0))?;
-    doing(
-        "setting stdout",
-        process::duplicate_to(streams.stdout.as_fd(), 1),
-    )?;
-    doing(
-        "setting stderr",
-        process::duplicate_to(streams.stderr.as_fd(), 2),
-    )?;
-    doing("closing descriptors", process::close_on_exec_from(3))?;
-    doing(
-        "unbinding init from its monitor",
-        process::die_with_parent(0),
-    )?;
-    doing("resetting signals", process::reset_signals())
+    program::become_program(&Program {
+        process: &spec.process,
+        caps: plan.caps,
+        personality: spec.linux.personality.as_ref(),
+        stdio: orders.stdio,
+        null,
+        preserve_fds: orders.preserve_fds,
+        limits_are_set: plan.namespaces.has(libc::CLONE_NEWUSER),
+    })
 }

@@ -1,19 +1,27 @@
 //! How one Linux container is made, told apart, limited and ended: the verbs that the resident core and an OCI command line share.
 
+pub mod attributes;
 pub mod caps;
 pub mod cgroup;
+pub mod channel;
 pub mod devices;
+pub mod hooks;
 pub mod id;
-pub mod init;
+mod init;
+pub mod launch;
 pub mod lookup;
 pub mod masks;
 pub mod mount_options;
 pub mod mounts;
+pub mod namespaces;
 pub mod plan;
 pub mod proc;
+mod program;
 pub mod rlimits;
 pub mod root;
 pub mod signals;
+pub mod streams;
 pub mod sys;
 pub mod sysctl;
+pub mod userns;
 pub mod within;

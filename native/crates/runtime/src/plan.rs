@@ -2,16 +2,18 @@
 
 use crate::caps::{self, Masks};
 use crate::mount_options::{self, Options};
-use crate::{cgroup, id, rlimits, sysctl, within};
-use shoal_protocol::calls::Create;
-use shoal_protocol::oci::Mount;
+use crate::namespaces::{self, Namespaces};
+use crate::{attributes, cgroup, hooks, rlimits, sysctl, userns, within};
+use shoal_protocol::calls::Rootfs;
+use shoal_protocol::oci::{self, Mount, Spec};
 use shoal_protocol::{Failure, FailureCode};
+use std::path::PathBuf;
 
 /// Most layers that overlayfs stacks.
 pub const LAYERS_MAX: usize = 500;
 /// Most mounts of one container.
 pub const MOUNTS_MAX: usize = 1024;
-/// Longest host name the kernel takes.
+/// Longest host name and domain name the kernel takes.
 pub const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// A mount with its options read and its destination split.
@@ -22,33 +24,63 @@ pub struct PlannedMount {
     pub destination: Vec<String>,
 }
 
+/// Where the container's files come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootSource {
+    /// An overlay that is mounted inside the container's own mount namespace.
+    Overlay(Rootfs),
+    /// A directory of the host, as an absolute path; it is bound onto itself.
+    Directory(PathBuf),
+}
+
+/// What a plan is made of.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Checked by the caller: callers differ in what an id may be.
+    pub container_id: String,
+    pub spec: Spec,
+    pub root: RootSource,
+    /// The group, as an absolute path in every hierarchy.
+    pub cgroup: String,
+}
+
 /// Everything needed to make one container.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub create: Create,
+    pub container_id: String,
+    pub spec: Spec,
+    pub root: RootSource,
+    pub cgroup: String,
     pub caps: Masks,
-    /// `CLONE_NEW*` to clone with; the cgroup namespace is unshared later, once the process is in its group.
-    pub namespaces: u64,
-    pub new_cgroup_namespace: bool,
-    /// (`CLONE_NEW*`, path) to join.
-    pub joins: Vec<(i32, String)>,
+    pub namespaces: Namespaces,
     pub mounts: Vec<PlannedMount>,
+    /// `MS_*` of linux.rootfsPropagation; None when the configuration says nothing.
+    pub propagation: Option<libc::c_ulong>,
 }
 
 impl Plan {
-    /// Checks and reads a create call. Every refusal names field and value.
-    pub fn new(create: Create) -> Result<Self, Failure> {
-        id::check(&create.container_id)?;
-        let spec = &create.spec;
-        cgroup::check_path(&spec.linux.cgroups_path)?;
-        check_process(&create)?;
-        check_rootfs(&create)?;
-        let (namespaces, new_cgroup_namespace, joins) = namespaces(&create)?;
-        let owns = |kind: libc::c_int| namespaces & u64::from(kind.cast_unsigned()) != 0;
+    /// Checks and reads a configuration. Every refusal names field and value.
+    pub fn new(input: Input) -> Result<Self, Failure> {
+        let Input {
+            container_id,
+            spec,
+            root,
+            cgroup,
+        } = input;
+        cgroup::check_path(&cgroup)?;
+        check_process(&spec.process)?;
+        check_names(&spec)?;
+        attributes::validate(&spec.process, spec.linux.personality.as_ref())?;
+        hooks::validate(&spec.hooks)?;
+        userns::validate("linux.uidMappings", &spec.linux.uid_mappings)?;
+        userns::validate("linux.gidMappings", &spec.linux.gid_mappings)?;
+        check_root(&root)?;
+        let namespaces = Namespaces::read(&spec.linux.namespaces)?;
+        check_namespaces(&spec, &namespaces)?;
         sysctl::validate(
             &spec.linux.sysctl,
-            owns(libc::CLONE_NEWNET),
-            owns(libc::CLONE_NEWIPC),
+            namespaces.has(libc::CLONE_NEWNET),
+            namespaces.has(libc::CLONE_NEWIPC),
         )?;
         if spec.mounts.len() > MOUNTS_MAX {
             return Err(Failure::invalid(
@@ -73,37 +105,28 @@ impl Plan {
             within::components("reading linux.maskedPaths and linux.readonlyPaths", path)?;
         }
         let caps = caps::masks(&spec.process.capabilities)?;
+        let propagation = propagation(&spec.linux.rootfs_propagation)?;
         Ok(Self {
+            container_id,
             caps,
             namespaces,
-            new_cgroup_namespace,
-            joins,
             mounts,
-            create,
+            propagation,
+            root,
+            cgroup,
+            spec,
         })
     }
 
-    /// Whether the container has a namespace of its own of this kind (`CLONE_NEW*`).
-    pub fn owns(&self, kind: i32) -> bool {
-        self.namespaces & u64::from(kind.cast_unsigned()) != 0
+    /// Whether the container has a namespace of its own of this kind (`CLONE_NEW*`) that is new.
+    pub fn makes(&self, kind: i32) -> bool {
+        self.namespaces.makes(kind)
     }
 }
 
-fn check_process(create: &Create) -> Result<(), Failure> {
-    let process = &create.spec.process;
+/// Checks a process that is started in a container, its first or a later one. None at all (no args) is refused only where one is needed.
+pub fn check_process(process: &oci::Process) -> Result<(), Failure> {
     let doing = "reading process";
-    if process.terminal {
-        return Err(Failure::invalid(
-            doing,
-            "terminal is true; the core makes no terminals yet, set it to false",
-        ));
-    }
-    if process.args.is_empty() {
-        return Err(Failure::invalid(
-            doing,
-            "args is empty; give the command to run",
-        ));
-    }
     for text in process.args.iter().chain(&process.env) {
         if text.contains('\0') {
             return Err(Failure::invalid(
@@ -112,14 +135,13 @@ fn check_process(create: &Create) -> Result<(), Failure> {
             ));
         }
     }
-    within::components(
-        "reading process.cwd",
-        if process.cwd.is_empty() {
-            "/"
-        } else {
-            &process.cwd
-        },
-    )?;
+    let cwd = &process.cwd;
+    if !cwd.is_empty() && (!cwd.starts_with('/') || cwd.contains('\0')) {
+        return Err(Failure::invalid(
+            "reading process.cwd",
+            format!("{cwd:?} is not an absolute path; begin it with /"),
+        ));
+    }
     rlimits::validate(&process.rlimits)?;
     if let Some(score) = process
         .oom_score_adj
@@ -130,18 +152,52 @@ fn check_process(create: &Create) -> Result<(), Failure> {
             format!("oomScoreAdj {score} is not in -1000..1000"),
         ));
     }
-    let hostname = &create.spec.hostname;
-    if hostname.len() > HOSTNAME_BYTES_MAX || hostname.contains('\0') {
+    if let Some(umask) = process.user.umask.filter(|umask| *umask > 0o777) {
         return Err(Failure::invalid(
-            "reading hostname",
-            format!("{hostname:?} is over {HOSTNAME_BYTES_MAX} bytes or holds a NUL byte"),
+            doing,
+            format!("user.umask {umask} is over 511 (0777)"),
         ));
     }
     Ok(())
 }
 
-fn check_rootfs(create: &Create) -> Result<(), Failure> {
-    let rootfs = &create.rootfs;
+fn check_names(spec: &Spec) -> Result<(), Failure> {
+    for (field, value) in [
+        ("hostname", &spec.hostname),
+        ("domainname", &spec.domainname),
+    ] {
+        if value.len() > HOSTNAME_BYTES_MAX || value.contains('\0') {
+            return Err(Failure::invalid(
+                format!("reading {field}"),
+                format!("{value:?} is over {HOSTNAME_BYTES_MAX} bytes or holds a NUL byte"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_root(root: &RootSource) -> Result<(), Failure> {
+    let check = |field: &str, path: &str| {
+        if within::components(&format!("reading {field}"), path)?.is_empty() {
+            return Err(Failure::invalid(
+                format!("reading {field}"),
+                format!("path {path:?} is the root of the host"),
+            ));
+        }
+        Ok(())
+    };
+    let rootfs = match root {
+        RootSource::Overlay(rootfs) => rootfs,
+        RootSource::Directory(path) => {
+            let text = path.to_str().ok_or_else(|| {
+                Failure::invalid(
+                    "reading root.path",
+                    format!("{} is not UTF-8", path.display()),
+                )
+            })?;
+            return check("root.path", text);
+        }
+    };
     if rootfs.layers.len() > LAYERS_MAX {
         return Err(Failure::invalid(
             "reading rootfs.layers",
@@ -151,71 +207,98 @@ fn check_rootfs(create: &Create) -> Result<(), Failure> {
             ),
         ));
     }
-    for path in rootfs.layers.iter().chain([&rootfs.directory]) {
-        if within::components("reading rootfs", path)?.is_empty() {
-            return Err(Failure::invalid(
-                "reading rootfs",
-                format!("path {path:?} is the root of the host"),
-            ));
+    rootfs
+        .layers
+        .iter()
+        .chain([&rootfs.directory])
+        .try_for_each(|path| check("rootfs", path))
+}
+
+/// What makes no sense together: settings of namespaces that the container does not have for itself.
+fn check_namespaces(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure> {
+    let linux = &spec.linux;
+    let needs = |kind: i32, field: &str, used: bool| {
+        if !used || namespaces.has(kind) {
+            return Ok(());
         }
+        let name = namespaces::name(kind);
+        Err(Failure::invalid(
+            format!("reading {field}"),
+            format!(
+                "it needs a {name} namespace of the container's own; add {{\"type\":\"{name}\"}} to linux.namespaces"
+            ),
+        ))
+    };
+    needs(libc::CLONE_NEWUTS, "hostname", !spec.hostname.is_empty())?;
+    needs(
+        libc::CLONE_NEWUTS,
+        "domainname",
+        !spec.domainname.is_empty(),
+    )?;
+    needs(
+        libc::CLONE_NEWNS,
+        "linux.maskedPaths",
+        !linux.masked_paths.is_empty(),
+    )?;
+    needs(
+        libc::CLONE_NEWNS,
+        "linux.readonlyPaths",
+        !linux.readonly_paths.is_empty(),
+    )?;
+    needs(
+        libc::CLONE_NEWNS,
+        "linux.rootfsPropagation",
+        !linux.rootfs_propagation.is_empty(),
+    )?;
+    needs(
+        libc::CLONE_NEWNET,
+        "linux.netDevices",
+        !linux.net_devices.is_empty(),
+    )?;
+    let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+    needs(libc::CLONE_NEWUSER, "linux.uidMappings", mapped)?;
+    if namespaces.makes(libc::CLONE_NEWUSER)
+        && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty())
+    {
+        return Err(Failure::invalid(
+            "reading linux.uidMappings",
+            "a new user namespace needs linux.uidMappings and linux.gidMappings",
+        ));
     }
-    if let Some(log) = &create.log {
-        within::components("reading log.path", &log.path)?;
-        if log.max_files == 0 || log.max_size_bytes == Some(0) {
-            return Err(Failure::invalid(
-                "reading log",
-                "maxFiles and maxSizeBytes must be at least 1",
-            ));
-        }
+    needs(
+        namespaces::NEWTIME,
+        "linux.timeOffsets",
+        !linux.time_offsets.is_empty(),
+    )?;
+    if namespaces.joins(namespaces::NEWTIME) && !linux.time_offsets.is_empty() {
+        return Err(Failure::invalid(
+            "reading linux.timeOffsets",
+            "offsets of a time namespace that is joined by path cannot be changed; leave them out",
+        ));
     }
     Ok(())
 }
 
-type Namespaces = (u64, bool, Vec<(i32, String)>);
-
-fn namespaces(create: &Create) -> Result<Namespaces, Failure> {
-    let (mut flags, mut cgroup, mut joins) = (0u64, false, Vec::new());
-    for namespace in &create.spec.linux.namespaces {
-        let doing = || format!("reading linux.namespaces {:?}", namespace.kind);
-        let flag = match namespace.kind.as_str() {
-            "mount" => libc::CLONE_NEWNS,
-            "pid" => libc::CLONE_NEWPID,
-            "network" => libc::CLONE_NEWNET,
-            "uts" => libc::CLONE_NEWUTS,
-            "ipc" => libc::CLONE_NEWIPC,
-            "cgroup" => libc::CLONE_NEWCGROUP,
-            other => {
-                return Err(Failure::invalid(
-                    doing(),
-                    format!("namespace type {other:?} is not supported"),
-                ));
-            }
-        };
-        let joinable = matches!(namespace.kind.as_str(), "network" | "uts" | "ipc");
-        match namespace.path.as_deref().filter(|path| !path.is_empty()) {
-            Some(path) if joinable => joins.push((flag, path.to_owned())),
-            Some(path) => {
-                return Err(Failure::invalid(
-                    doing(),
-                    format!("joining {path:?} is not supported; leave path out to get a new one"),
-                ));
-            }
-            None if flag == libc::CLONE_NEWCGROUP => cgroup = true,
-            None => flags |= u64::from(flag.cast_unsigned()),
-        }
-    }
-    for (needed, name) in [(libc::CLONE_NEWNS, "mount"), (libc::CLONE_NEWPID, "pid")] {
-        if flags & u64::from(needed.cast_unsigned()) == 0 {
+fn propagation(word: &str) -> Result<Option<libc::c_ulong>, Failure> {
+    let flags = match word {
+        "" => return Ok(None),
+        "shared" => libc::MS_SHARED,
+        "slave" => libc::MS_SLAVE,
+        "private" => libc::MS_PRIVATE,
+        "unbindable" => libc::MS_UNBINDABLE,
+        "rshared" => libc::MS_SHARED | libc::MS_REC,
+        "rslave" => libc::MS_SLAVE | libc::MS_REC,
+        "rprivate" => libc::MS_PRIVATE | libc::MS_REC,
+        "runbindable" => libc::MS_UNBINDABLE | libc::MS_REC,
+        other => {
             return Err(Failure::new(
                 FailureCode::Invalid,
-                "reading linux.namespaces",
-                format!(
-                    "a container needs a {name} namespace of its own; add {{\"type\":\"{name}\"}}"
-                ),
+                "reading linux.rootfsPropagation",
+                format!("{other:?} is not (r)shared, (r)slave, (r)private or (r)unbindable"),
             ));
         }
-    }
-    Ok((flags, cgroup, joins))
+    };
+    Ok(Some(flags))
 }
 
 fn planned_mount(mount: &Mount) -> Result<PlannedMount, Failure> {
@@ -259,76 +342,83 @@ mod tests {
 
     fn base() -> Value {
         json!({
-            "containerId": "a",
-            "spec": {
-                "process": {"args": ["true"], "cwd": "/"},
-                "linux": {"cgroupsPath": "/t/a", "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]}
-            },
-            "rootfs": {"layers": ["/l"], "directory": "/d"},
-            "log": null
+            "process": {"args": ["true"], "cwd": "/"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]}
         })
     }
 
     fn plan(change: impl FnOnce(&mut Value)) -> Result<Plan, Failure> {
         let mut value = base();
         change(&mut value);
-        Plan::new(serde_json::from_value(value).expect("a create call"))
+        Plan::new(Input {
+            container_id: "a".into(),
+            cgroup: value["cgroup"].as_str().unwrap_or("/t/a").to_owned(),
+            root: RootSource::Directory(value["rootfs"].as_str().unwrap_or("/d").into()),
+            spec: serde_json::from_value(value).expect("a configuration"),
+        })
     }
 
     #[test]
     fn new_reads_namespaces() {
         let plan = plan(|_| {}).expect("plan");
-        assert!(
-            plan.owns(libc::CLONE_NEWNS)
-                && plan.owns(libc::CLONE_NEWPID)
-                && plan.new_cgroup_namespace
-        );
-        assert!(!plan.owns(libc::CLONE_NEWNET));
+        assert!(plan.makes(libc::CLONE_NEWNS) && plan.makes(libc::CLONE_NEWPID));
+        assert!(plan.makes(libc::CLONE_NEWCGROUP) && !plan.makes(libc::CLONE_NEWNET));
     }
 
     #[test]
     fn new_refuses_bad_fields_by_name() {
         type Case = (fn(&mut Value), &'static str);
-        let cases: [Case; 12] = [
-            (|v| v["containerId"] = json!("../x"), "containerId"),
-            (|v| v["spec"]["process"]["args"] = json!([]), "args"),
+        let cases: [Case; 18] = [
+            (|v| v["process"]["args"] = json!(["a\u{0}"]), "NUL"),
+            (|v| v["process"]["cwd"] = json!("x"), "cwd"),
+            (|v| v["process"]["oomScoreAdj"] = json!(1001), "1001"),
+            (|v| v["process"]["user"] = json!({"umask": 4096}), "umask"),
+            (|v| v["cgroup"] = json!("/../x"), "cgroupsPath"),
             (
-                |v| v["spec"]["process"]["terminal"] = json!(true),
-                "terminal",
-            ),
-            (|v| v["spec"]["process"]["cwd"] = json!("x"), "cwd"),
-            (
-                |v| v["spec"]["linux"]["cgroupsPath"] = json!("/../x"),
-                "cgroupsPath",
+                |v| v["linux"]["namespaces"] = json!([{"type": "none"}]),
+                "none",
             ),
             (
-                |v| v["spec"]["linux"]["namespaces"] = json!([{"type": "pid"}]),
-                "mount",
+                |v| v["linux"]["namespaces"] = json!([{"type": "user"}]),
+                "uidMappings",
             ),
             (
-                |v| v["spec"]["linux"]["namespaces"] = json!([{"type": "user"}]),
-                "user",
+                |v| v["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+                "user namespace",
+            ),
+            (|v| v["hostname"] = json!("x"), "uts"),
+            (|v| v["domainname"] = json!("x".repeat(65)), "domainname"),
+            (
+                |v| {
+                    v["linux"] = json!({"maskedPaths": ["/x"]});
+                },
+                "mount namespace",
             ),
             (
-                |v| v["spec"]["mounts"] = json!([{"destination": "/a/../../b", "type": "tmpfs"}]),
+                |v| v["linux"]["rootfsPropagation"] = json!("around"),
+                "around",
+            ),
+            (
+                |v| v["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}}),
+                "time namespace",
+            ),
+            (
+                |v| v["mounts"] = json!([{"destination": "/a/../../b", "type": "tmpfs"}]),
                 "destination",
             ),
             (
-                |v| v["spec"]["mounts"] = json!([{"destination": "/a", "type": "nfs"}]),
+                |v| v["mounts"] = json!([{"destination": "/a", "type": "nfs"}]),
                 "nfs",
             ),
             (
-                |v| {
-                    v["spec"]["mounts"] =
-                        json!([{"destination": "/a", "type": "bind", "source": "x"}])
-                },
+                |v| v["mounts"] = json!([{"destination": "/a", "type": "bind", "source": "x"}]),
                 "bind source",
             ),
             (
-                |v| v["spec"]["linux"]["sysctl"] = json!({"kernel.core_pattern": "|x"}),
+                |v| v["linux"]["sysctl"] = json!({"kernel.core_pattern": "|x"}),
                 "core_pattern",
             ),
-            (|v| v["rootfs"]["directory"] = json!("/"), "rootfs"),
+            (|v| v["rootfs"] = json!("/"), "root.path"),
         ];
         for (change, word) in cases {
             let failure = plan(change).expect_err(word);

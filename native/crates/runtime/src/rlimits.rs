@@ -42,9 +42,14 @@ pub fn validate(limits: &[Rlimit]) -> Result<(), Failure> {
 
 /// Sets the limits on this process. Without CAP_SYS_RESOURCE a limit above ours becomes ours.
 pub fn apply(limits: &[Rlimit]) -> Result<(), Failure> {
+    apply_to(0, limits)
+}
+
+/// Sets the limits on a process (0: this one), as `apply`: for one in a user namespace, which may not raise its own.
+pub fn apply_to(pid: i32, limits: &[Rlimit]) -> Result<(), Failure> {
     limits.iter().try_for_each(|limit| {
         let kind = kind(limit)?;
-        set_clamped(kind, limit.soft, limit.hard).map_err(|error| {
+        set_clamped(pid, kind, limit.soft, limit.hard).map_err(|error| {
             Failure::io(
                 format!("setting {} to {}:{}", limit.kind, limit.soft, limit.hard),
                 &error,
@@ -55,28 +60,28 @@ pub fn apply(limits: &[Rlimit]) -> Result<(), Failure> {
 
 /// Soft limit of open files, before `raise_open_files`.
 pub fn open_files() -> io::Result<u64> {
-    get(libc::RLIMIT_NOFILE).map(|limit| limit.rlim_cur)
+    get(0, libc::RLIMIT_NOFILE).map(|limit| limit.rlim_cur)
 }
 
 /// As many open files as the hard limit allows.
 pub fn raise_open_files() -> io::Result<()> {
-    let hard = get(libc::RLIMIT_NOFILE)?.rlim_max;
-    set_clamped(libc::RLIMIT_NOFILE, hard, hard)
+    let hard = get(0, libc::RLIMIT_NOFILE)?.rlim_max;
+    set_clamped(0, libc::RLIMIT_NOFILE, hard, hard)
 }
 
 /// Sets the soft limit of open files, leaving the hard one.
 pub fn set_open_files(soft: u64) -> io::Result<()> {
-    let hard = get(libc::RLIMIT_NOFILE)?.rlim_max;
-    set_clamped(libc::RLIMIT_NOFILE, soft.min(hard), hard)
+    let hard = get(0, libc::RLIMIT_NOFILE)?.rlim_max;
+    set_clamped(0, libc::RLIMIT_NOFILE, soft.min(hard), hard)
 }
 
-fn get(kind: u32) -> io::Result<libc::rlimit64> {
+fn get(pid: i32, kind: u32) -> io::Result<libc::rlimit64> {
     let mut ours = libc::rlimit64 {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the struct is ours; nothing is set.
-    check(unsafe { libc::prlimit64(0, kind, std::ptr::null(), &raw mut ours) }.into())?;
+    check(unsafe { libc::prlimit64(pid, kind, std::ptr::null(), &raw mut ours) }.into())?;
     Ok(ours)
 }
 
@@ -96,19 +101,19 @@ fn kind(limit: &Rlimit) -> Result<u32, Failure> {
         })
 }
 
-fn set_clamped(kind: u32, soft: u64, hard: u64) -> io::Result<()> {
+fn set_clamped(pid: i32, kind: u32, soft: u64, hard: u64) -> io::Result<()> {
     let set = |soft: u64, hard: u64| {
         let value = libc::rlimit64 {
             rlim_cur: soft,
             rlim_max: hard,
         };
         // SAFETY: the struct lives over the call; the old value is not asked for.
-        check(unsafe { libc::prlimit64(0, kind, &raw const value, std::ptr::null_mut()) }.into())
+        check(unsafe { libc::prlimit64(pid, kind, &raw const value, std::ptr::null_mut()) }.into())
             .map(drop)
     };
     match set(soft, hard) {
         Err(error) if is(&error, libc::EPERM) => {
-            let ours = get(kind)?;
+            let ours = get(pid, kind)?;
             set(soft.min(ours.rlim_max), hard.min(ours.rlim_max))
         }
         other => other,

@@ -35,6 +35,11 @@ pub fn components(doing: &str, path: &str) -> Result<Vec<String>, Failure> {
     Ok(parts)
 }
 
+/// The components of a path as seen from `/`, with `.` and `..` taken for what they mean there; links are not looked at.
+pub fn clean(path: &str) -> Vec<String> {
+    behind_link(&[], path)
+}
+
 /// Opens what is there (O_PATH), following links inside the root only. None when nothing is.
 pub fn find(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<Option<OwnedFd>> {
     match file::open_at2(root, &relative(parts), libc::O_PATH, file::IN_ROOT) {

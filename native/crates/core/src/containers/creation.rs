@@ -5,7 +5,6 @@ use crate::records::Message;
 use shoal_protocol::calls::{Create, LogMode, Seccomp, Status, Stdin};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup;
-use shoal_runtime::plan::Plan;
 use shoal_runtime::proc;
 use shoal_runtime::sys::socket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +28,7 @@ impl Containers {
                 format!("{}/{}", self.cgroup_parent, create.container_id);
         }
         check_abilities(&create)?;
-        let create = Plan::new(create)?.create;
+        crate::planning::plan(&create)?;
         let id = create.container_id.clone();
         self.reserve(&id, &create)?;
         let mut attempt = 1;

@@ -11,7 +11,7 @@ use crate::records::{self, Command, ExitRecord, Message};
 use shoal_protocol::calls::{Exit, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
-use shoal_runtime::init::{self, Report};
+use shoal_runtime::channel::{self, Report};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::signals;
 use shoal_runtime::sys::{file, process, socket};
@@ -187,7 +187,7 @@ impl Monitor {
             return;
         };
         let read = File::from(fd).read(&mut drained);
-        let path = &self.plan.create.spec.linux.cgroups_path;
+        let path = &self.plan.cgroup;
         // v1 also fires when the group is removed, v2 on every change of the counters.
         if read.is_ok() && self.driver.oom_kills(path) > 0 {
             self.tell(&Message::Oom);
@@ -225,7 +225,7 @@ impl Monitor {
     }
 
     fn begin_start(&mut self, index: usize) -> Result<(), Failure> {
-        let id = &self.plan.create.container_id;
+        let id = &self.plan.container_id;
         let task = format!("starting container {id}");
         if self.status != Status::Created || self.starter.is_some() {
             return Err(Failure::new(
@@ -241,7 +241,7 @@ impl Monitor {
                 "its init has ended",
             ));
         };
-        doing(&task, socket::send(channel.as_fd(), init::START))?;
+        doing(&task, socket::send(channel.as_fd(), channel::START))?;
         self.starter = Some(doing(&task, self.connections[index].socket.try_clone())?);
         Ok(())
     }
@@ -249,16 +249,12 @@ impl Monitor {
     fn kill(&self, signal: i32, all: bool) -> Result<(), Failure> {
         // Killing init kills its whole pid namespace.
         if all && signal != libc::SIGKILL {
-            cgroup::signal_all(
-                self.driver.as_ref(),
-                &self.plan.create.spec.linux.cgroups_path,
-                signal,
-            );
+            cgroup::signal_all(self.driver.as_ref(), &self.plan.cgroup, signal);
             return Ok(());
         }
         let task = format!(
             "signalling container {} with {}",
-            self.plan.create.container_id,
+            self.plan.container_id,
             signals::name(signal)
         );
         doing(&task, process::signal_pidfd(self.pidfd.as_fd(), signal))
@@ -293,10 +289,7 @@ impl Monitor {
                 exit_code,
                 exit_code_known: true,
                 signal,
-                oom_killed: self
-                    .driver
-                    .oom_kills(&self.plan.create.spec.linux.cgroups_path)
-                    > 0,
+                oom_killed: self.driver.oom_kills(&self.plan.cgroup) > 0,
                 finished_at_ms: process::now_ms(),
             },
             started_at_ms: self.started_at_ms,
@@ -310,7 +303,7 @@ impl Monitor {
         // Its place was taken at the creation, so that a full disk does not come here. What does come is told with the exit,
         // which then lives in the core's memory alone: better than keeping it to ourselves.
         let unwritten = written.err().map(|error| {
-            let id = &self.plan.create.container_id;
+            let id = &self.plan.container_id;
             Failure::io(format!("writing the exit record of container {id}"), &error)
         });
         if record.exit.oom_killed && self.oom.is_some() {

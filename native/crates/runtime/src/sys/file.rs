@@ -219,6 +219,13 @@ pub fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     .map(drop)
 }
 
+/// unlinkat(2) of what is not a directory.
+pub fn remove_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: name is NUL-terminated and lives over the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
+}
+
 /// A whole small file beneath a directory.
 pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

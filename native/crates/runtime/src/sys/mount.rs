@@ -196,3 +196,21 @@ pub fn pivot_into_working_directory() -> io::Result<()> {
     // SAFETY: static C string.
     check(unsafe { libc::chdir(c"/".as_ptr()) }.into()).map(drop)
 }
+
+/// Moves the mount at the working directory onto `/` and makes it the root, for roots that cannot be pivoted from (initramfs).
+pub fn move_working_directory_to_root() -> io::Result<()> {
+    check(
+        // SAFETY: static C strings; MS_MOVE reads neither type nor data.
+        unsafe {
+            libc::mount(
+                c".".as_ptr(),
+                c"/".as_ptr(),
+                ptr::null(),
+                libc::MS_MOVE,
+                ptr::null(),
+            )
+        }
+        .into(),
+    )?;
+    super::process::change_root_to_working_directory()
+}

@@ -24,13 +24,29 @@ pub fn fork() -> io::Result<Side<i32>> {
     }
 }
 
-/// clone3(2) with fork semantics and new namespaces, straight into a v2 cgroup when one is given. One thread only, as `fork`.
-pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side<i32>> {
+/// How a process is cloned.
+#[derive(Default)]
+pub struct Clone<'a> {
+    /// `CLONE_NEW*` of the namespaces that it starts in.
+    pub namespaces: i32,
+    /// A v2 group that it starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// It becomes a child of the caller's parent (CLONE_PARENT).
+    pub sibling: bool,
+}
+
+/// clone3(2) with fork semantics. One thread only, as `fork`. The pid is in the caller's pid namespace.
+pub fn clone(how: &Clone<'_>) -> io::Result<Side<i32>> {
     // SAFETY: clone_args is plain data for which all zeroes is the documented default.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces;
-    args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
-    if let Some(cgroup) = cgroup {
+    args.flags = how.namespaces.cast_unsigned().into();
+    if how.sibling {
+        // Its end is told as the caller's own would be: clone3 takes no other signal here.
+        args.flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
+    } else {
+        args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    }
+    if let Some(cgroup) = how.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
@@ -159,6 +175,69 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
 }
 
+/// setdomainname(2).
+pub fn set_domainname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length are of the same string.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// What sched_setattr(2) sets; times are nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerAttributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) on this process.
+pub fn set_scheduler(wanted: &SchedulerAttributes) -> io::Result<()> {
+    /// struct sched_attr of <linux/sched/types.h>.
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+        utilization_min: u32,
+        utilization_max: u32,
+    }
+    let attributes = Attributes {
+        size: u32::try_from(size_of::<Attributes>()).expect("a small struct"),
+        policy: wanted.policy,
+        flags: wanted.flags,
+        nice: wanted.nice,
+        priority: wanted.priority,
+        runtime: wanted.runtime,
+        deadline: wanted.deadline,
+        period: wanted.period,
+        utilization_min: 0,
+        utilization_max: 0,
+    };
+    // SAFETY: the struct lives over the call and says its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// ioprio_set(2) on this process.
+pub fn set_io_priority(value: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: no pointers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) }).map(drop)
+}
+
+/// personality(2).
+pub fn set_personality(domain: u64) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::personality(domain) }.into()).map(drop)
+}
+
 /// umask(2); gives the one before.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: umask cannot fail and takes no pointer.
@@ -187,6 +266,24 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Closes the descriptors from `first` to `last`, whoever owns them: for a process that uses none of them any more.
+pub(crate) fn close_between(first: u32, last: u32) {
+    // SAFETY: by contract the descriptors are used by nobody in this process any more. It fails for a range upside down only.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// Whether a descriptor of this number is open.
+pub fn is_open(number: i32) -> bool {
+    // SAFETY: F_GETFD takes no pointer.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Takes close-on-exec from a descriptor.
+pub fn keep_over_exec(number: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD takes no pointer.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into()).map(drop)
 }
 
 /// Blocks or unblocks signals; gives nothing back.
@@ -255,10 +352,28 @@ pub fn reset_signals() -> io::Result<()> {
     block_only(&[])
 }
 
-/// setgroups(2), setresgid(2), setresuid(2), for this (only) thread. `keep_caps` holds permitted capabilities over the change.
+/// geteuid(2).
+pub fn effective_uid() -> u32 {
+    // SAFETY: no pointers; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// setresgid(2) and setresuid(2), for this (only) thread; other groups and capabilities stay as the kernel leaves them.
+pub fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setresgid(gid, gid, gid) }.into())?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::setresuid(uid, uid, uid) }.into()).map(drop)
+}
+
+/// setgroups(2), setresgid(2), setresuid(2), for this (only) thread. Permitted capabilities are held over the change.
 pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: pointer and length are of the same slice.
-    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }.into())?;
+    match check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }.into()) {
+        // A user namespace may forbid to drop groups (user_namespaces(7)): then there are none to give either.
+        Err(error) if groups.is_empty() && super::is(&error, libc::EPERM) => {}
+        other => drop(other?),
+    }
     // SAFETY: no pointers.
     check(unsafe { libc::setresgid(gid, gid, gid) }.into())?;
     // SAFETY: no pointers.
@@ -280,6 +395,14 @@ pub fn change_dir(path: &str) -> io::Result<()> {
 pub fn change_dir_to(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::fchdir(fd.as_raw_fd()) }.into()).map(drop)
+}
+
+/// Makes the working directory the root of this process (chroot(2)) and enters it.
+pub fn change_root_to_working_directory() -> io::Result<()> {
+    // SAFETY: static C string.
+    check(unsafe { libc::chroot(c".".as_ptr()) }.into())?;
+    // SAFETY: static C string.
+    check(unsafe { libc::chdir(c"/".as_ptr()) }.into()).map(drop)
 }
 
 /// The working directory as the kernel tells it, `(unreachable)...` when it is outside the root.

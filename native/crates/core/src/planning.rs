@@ -1,0 +1,109 @@
+//! From a create call to the plan of its container: what the core asks of a configuration beyond what any runtime does.
+
+use shoal_protocol::calls::Create;
+use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::plan::{Input, Plan, RootSource};
+use shoal_runtime::{id, namespaces, within};
+
+/// Checks and reads a create call. Every refusal names field and value.
+pub fn plan(create: &Create) -> Result<Plan, Failure> {
+    id::check(&create.container_id)?;
+    check_process(create)?;
+    check_log(create)?;
+    let plan = Plan::new(Input {
+        container_id: create.container_id.clone(),
+        spec: create.spec.clone(),
+        root: RootSource::Overlay(create.rootfs.clone()),
+        cgroup: create.spec.linux.cgroups_path.clone(),
+    })?;
+    for kind in [libc::CLONE_NEWNS, libc::CLONE_NEWPID] {
+        let name = namespaces::name(kind);
+        if !plan.makes(kind) {
+            return Err(Failure::new(
+                FailureCode::Invalid,
+                "reading linux.namespaces",
+                format!(
+                    "a container needs a {name} namespace of its own; add {{\"type\":\"{name}\"}}"
+                ),
+            ));
+        }
+    }
+    Ok(plan)
+}
+
+fn check_process(create: &Create) -> Result<(), Failure> {
+    let process = &create.spec.process;
+    let refuse = |message: &str| Err(Failure::invalid("reading process", message));
+    if process.terminal {
+        return refuse("terminal is true; the core makes no terminals yet, set it to false");
+    }
+    if process.args.is_empty() {
+        return refuse("args is empty; give the command to run");
+    }
+    Ok(())
+}
+
+fn check_log(create: &Create) -> Result<(), Failure> {
+    let Some(log) = &create.log else {
+        return Ok(());
+    };
+    within::components("reading log.path", &log.path)?;
+    if log.max_files == 0 || log.max_size_bytes == Some(0) {
+        return Err(Failure::invalid(
+            "reading log",
+            "maxFiles and maxSizeBytes must be at least 1",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(change: impl FnOnce(&mut Value)) -> Result<Plan, Failure> {
+        let mut value = json!({
+            "containerId": "a",
+            "spec": {
+                "process": {"args": ["true"], "cwd": "/"},
+                "linux": {"cgroupsPath": "/t/a", "namespaces": [{"type": "mount"}, {"type": "pid"}]}
+            },
+            "rootfs": {"layers": ["/l"], "directory": "/d"},
+            "log": null
+        });
+        change(&mut value);
+        plan(&serde_json::from_value(value).expect("a create call"))
+    }
+
+    #[test]
+    fn plan_refuses_bad_fields_by_name() {
+        read(|_| {}).expect("a good call");
+        type Case = (fn(&mut Value), &'static str);
+        let cases: [Case; 6] = [
+            (|v| v["containerId"] = json!("../x"), "containerId"),
+            (|v| v["spec"]["process"]["args"] = json!([]), "args"),
+            (
+                |v| v["spec"]["process"]["terminal"] = json!(true),
+                "terminal",
+            ),
+            (
+                |v| v["spec"]["linux"]["namespaces"] = json!([{"type": "pid"}]),
+                "mount",
+            ),
+            (|v| v["rootfs"]["directory"] = json!("/"), "rootfs"),
+            (
+                |v| v["log"] = json!({"path": "x", "maxSizeBytes": null, "maxFiles": 1}),
+                "log.path",
+            ),
+        ];
+        for (change, word) in cases {
+            let failure = read(change).expect_err(word);
+            assert!(
+                failure.to_string().contains(word),
+                "{failure} should name {word}"
+            );
+            assert_eq!(failure.code, FailureCode::Invalid);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Scheduling and execution domain of a process: process.scheduler, process.ioPriority and linux.personality.
+
+use crate::sys::process;
+use shoal_protocol::{Failure, oci};
+
+/// Policies of sched(7) by the specification's names.
+const POLICIES: [(&str, u32); 7] = [
+    ("SCHED_OTHER", 0),
+    ("SCHED_FIFO", 1),
+    ("SCHED_RR", 2),
+    ("SCHED_BATCH", 3),
+    ("SCHED_ISO", 4),
+    ("SCHED_IDLE", 5),
+    ("SCHED_DEADLINE", 6),
+];
+/// Flags of sched_setattr(2).
+const SCHEDULER_FLAGS: [(&str, u64); 7] = [
+    ("SCHED_FLAG_RESET_ON_FORK", 0x01),
+    ("SCHED_FLAG_RECLAIM", 0x02),
+    ("SCHED_FLAG_DL_OVERRUN", 0x04),
+    ("SCHED_FLAG_KEEP_POLICY", 0x08),
+    ("SCHED_FLAG_KEEP_PARAMS", 0x10),
+    ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
+    ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
+];
+/// Classes of ioprio_set(2).
+const IO_CLASSES: [(&str, i32); 3] = [
+    ("IOPRIO_CLASS_RT", 1),
+    ("IOPRIO_CLASS_BE", 2),
+    ("IOPRIO_CLASS_IDLE", 3),
+];
+const IO_PRIORITY_MAX: i32 = 7;
+const IO_CLASS_SHIFT: i32 = 13;
+/// Execution domains of personality(2).
+const PERSONALITIES: [(&str, u64); 2] = [("LINUX", 0), ("LINUX32", 0x0008)];
+
+fn named<T: Copy>(table: &[(&str, T)], field: &str, word: &str) -> Result<T, Failure> {
+    table
+        .iter()
+        .find(|(name, _)| *name == word)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let known: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+            Failure::invalid(
+                format!("reading {field}"),
+                format!("{word:?} is not one of {}", known.join(", ")),
+            )
+        })
+}
+
+/// Reads process.scheduler into what sched_setattr(2) takes.
+fn scheduler(wanted: &oci::Scheduler) -> Result<process::SchedulerAttributes, Failure> {
+    let field = "process.scheduler";
+    let policy = named(&POLICIES, field, &wanted.policy)?;
+    let flags = wanted
+        .flags
+        .iter()
+        .map(|flag| named(&SCHEDULER_FLAGS, field, flag))
+        .try_fold(0, |all, flag| flag.map(|flag| all | flag))?;
+    let refuse = |message: String| Err(Failure::invalid(format!("reading {field}"), message));
+    let priority = match u32::try_from(wanted.priority) {
+        Ok(priority) => priority,
+        Err(_) => return refuse(format!("priority {} is negative", wanted.priority)),
+    };
+    let real_time = matches!(policy, 1 | 2);
+    if priority != 0 && !real_time {
+        return refuse(format!(
+            "priority {priority} goes with SCHED_FIFO and SCHED_RR only, not {}",
+            wanted.policy
+        ));
+    }
+    if !(-20..=19).contains(&wanted.nice) {
+        return refuse(format!("nice {} is not in -20..19", wanted.nice));
+    }
+    if (wanted.runtime, wanted.deadline, wanted.period) != (0, 0, 0)
+        && wanted.policy != "SCHED_DEADLINE"
+    {
+        return refuse(format!(
+            "runtime, deadline and period go with SCHED_DEADLINE only, not {}",
+            wanted.policy
+        ));
+    }
+    Ok(process::SchedulerAttributes {
+        policy,
+        flags,
+        nice: wanted.nice,
+        priority,
+        runtime: wanted.runtime,
+        deadline: wanted.deadline,
+        period: wanted.period,
+    })
+}
+
+/// Reads process.ioPriority into the number that ioprio_set(2) takes.
+fn io_priority(wanted: &oci::IoPriority) -> Result<i32, Failure> {
+    let class = named(&IO_CLASSES, "process.ioPriority.class", &wanted.class)?;
+    if !(0..=IO_PRIORITY_MAX).contains(&wanted.priority) {
+        return Err(Failure::invalid(
+            "reading process.ioPriority",
+            format!(
+                "priority {} is not in 0..{IO_PRIORITY_MAX}",
+                wanted.priority
+            ),
+        ));
+    }
+    Ok(class << IO_CLASS_SHIFT | wanted.priority)
+}
+
+/// Reads linux.personality into the number that personality(2) takes.
+fn personality(wanted: &oci::Personality) -> Result<u64, Failure> {
+    if !wanted.flags.is_empty() {
+        // As runc and crun: the specification defines no flag yet.
+        return Err(Failure::invalid(
+            "reading linux.personality.flags",
+            format!("{:?}: there are no flags yet; leave it empty", wanted.flags),
+        ));
+    }
+    named(&PERSONALITIES, "linux.personality.domain", &wanted.domain)
+}
+
+/// Refuses values that cannot be, by name.
+pub fn validate(process: &oci::Process, domain: Option<&oci::Personality>) -> Result<(), Failure> {
+    process.scheduler.as_ref().map(scheduler).transpose()?;
+    process.io_priority.as_ref().map(io_priority).transpose()?;
+    domain.map(personality).transpose()?;
+    Ok(())
+}
+
+/// Sets them on this process, while it is still privileged.
+pub(crate) fn apply(
+    process: &oci::Process,
+    domain: Option<&oci::Personality>,
+) -> Result<(), Failure> {
+    if let Some(wanted) = &process.scheduler {
+        process::set_scheduler(&scheduler(wanted)?).map_err(|error| {
+            Failure::io(
+                format!("setting process.scheduler {:?}", wanted.policy),
+                &error,
+            )
+        })?;
+    }
+    if let Some(wanted) = &process.io_priority {
+        process::set_io_priority(io_priority(wanted)?).map_err(|error| {
+            Failure::io(
+                format!("setting process.ioPriority {:?}", wanted.class),
+                &error,
+            )
+        })?;
+    }
+    if let Some(wanted) = domain {
+        process::set_personality(personality(wanted)?).map_err(|error| {
+            Failure::io(
+                format!("setting linux.personality {:?}", wanted.domain),
+                &error,
+            )
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_priority_is_class_and_level() {
+        let wanted = |class: &str, priority| oci::IoPriority {
+            class: class.into(),
+            priority,
+        };
+        assert_eq!(
+            io_priority(&wanted("IOPRIO_CLASS_BE", 4)).expect("value"),
+            2 << 13 | 4
+        );
+        for bad in [wanted("IOPRIO_CLASS_X", 0), wanted("IOPRIO_CLASS_RT", 8)] {
+            assert!(io_priority(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn scheduler_refuses_what_does_not_go_together() {
+        let wanted = |policy: &str| oci::Scheduler {
+            policy: policy.into(),
+            ..oci::Scheduler::default()
+        };
+        assert_eq!(scheduler(&wanted("SCHED_BATCH")).expect("value").policy, 3);
+        let mut fifo = wanted("SCHED_FIFO");
+        fifo.priority = 10;
+        assert_eq!(scheduler(&fifo).expect("value").priority, 10);
+        fifo.policy = "SCHED_OTHER".into();
+        assert!(scheduler(&fifo).is_err());
+        let mut nice = wanted("SCHED_OTHER");
+        nice.nice = 20;
+        assert!(scheduler(&nice).is_err());
+        let mut deadline = wanted("SCHED_BATCH");
+        deadline.runtime = 1;
+        assert!(scheduler(&deadline).is_err());
+        assert!(scheduler(&wanted("SCHED_NOPE")).is_err());
+    }
+
+    #[test]
+    fn personality_knows_two_domains() {
+        let wanted = |domain: &str| oci::Personality {
+            domain: domain.into(),
+            flags: Vec::new(),
+        };
+        assert_eq!(personality(&wanted("LINUX32")).expect("value"), 8);
+        assert!(personality(&wanted("BSD")).is_err());
+    }
+}

@@ -1,0 +1,336 @@
+//! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
+
+use crate::cgroup::Driver;
+use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
+use crate::init::{self, Opened, Orders};
+use crate::lookup::Unstartable;
+use crate::mounts::Surroundings;
+use crate::plan::Plan;
+use crate::streams::Stdio;
+use crate::sys::{file, process, socket};
+use crate::{hooks, namespaces, rlimits, userns};
+use shoal_protocol::oci::{State, Status};
+use shoal_protocol::{Failure, FailureCode};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Longest that building a container's root may take, without the host's hooks.
+pub const CREATE_TIMEOUT_MS: i32 = 30_000;
+
+/// How a parked init learns that it may go on.
+pub enum Park<'a> {
+    /// Whoever made it says so; init ends when its maker does.
+    Channel,
+    /// A later process says so by a socket of this name in `dir` (`start_parked`). Init outlives its maker.
+    /// A program that is not there fails the creation already.
+    Socket { dir: BorrowedFd<'a>, name: &'a str },
+}
+
+/// What a creation needs besides its plan.
+pub struct Options<'a> {
+    pub driver: &'a dyn Driver,
+    pub stdio: Stdio,
+    /// Descriptors 3 to 3+N, which stay open in the program. The caller has seen that they are (`streams::check_preserved`).
+    pub preserve_fds: u32,
+    pub park: Park<'a>,
+    /// What hooks get on stdin; pid and status are filled in. Without it no hook runs.
+    pub state: Option<State>,
+    /// Descriptors that init holds until it is the program (a lock, say).
+    pub held: &'a [BorrowedFd<'a>],
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+}
+
+/// A container whose init waits for the start.
+pub struct Parked {
+    /// In the maker's pid namespace.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// With `Park::Channel`: takes `channel::START`, then gives the reason of a failed start or end of file.
+    pub channel: Option<OwnedFd>,
+}
+
+impl Parked {
+    /// Starts the program and waits until it runs. Only with `Park::Channel`.
+    pub fn start(mut self) -> Result<(), Unstartable> {
+        let channel = self.channel.take().ok_or_else(|| Unstartable {
+            failure: Failure::new(
+                FailureCode::Conflict,
+                "starting the program",
+                "it waits for a start by socket",
+            ),
+            exit_code: 1,
+        })?;
+        say_start(channel)
+    }
+}
+
+/// Starts the container whose init parked at the socket `name` in `dir`, and waits until the program runs. The name is gone afterwards.
+/// NotFound when there is no such socket, Conflict when nobody listens at it.
+pub fn start_parked(dir: BorrowedFd<'_>, name: &str) -> Result<(), Unstartable> {
+    let connected = socket::connect(dir, name).map_err(|error| {
+        let mut failure = Failure::io("reaching the container's init", &error);
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => failure.code = FailureCode::NotFound,
+            Some(libc::ECONNREFUSED) => failure.code = FailureCode::Conflict,
+            _ => {}
+        }
+        Unstartable {
+            failure,
+            exit_code: 1,
+        }
+    })?;
+    let outcome = say_start(connected);
+    // Whatever came of it, init waits no more.
+    drop(file::remove_at(dir, name));
+    outcome
+}
+
+fn say_start(channel: OwnedFd) -> Result<(), Unstartable> {
+    socket::send(channel.as_fd(), START).map_err(|error| Unstartable {
+        failure: Failure::io("starting the program", &error),
+        exit_code: 1,
+    })?;
+    channel::await_exec(channel.as_fd())
+}
+
+/// Makes the container up to its parked init. On failure init is gone and waited for; the group may be there still and is the caller's to
+/// remove. The caller has one thread, and its children are its own to wait for.
+pub fn create(plan: &Plan, options: &Options<'_>) -> Result<Parked, Failure> {
+    let mut born = Vec::new();
+    let made = make(plan, options, &mut born);
+    if made.is_err() {
+        for pid in born {
+            // It may have ended by itself; either way it is waited for.
+            drop(process::signal(pid, libc::SIGKILL));
+            drop(process::wait(pid, 0));
+        }
+    }
+    made
+}
+
+fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::io(what, &error))
+}
+
+fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parked, Failure> {
+    let driver = options.driver;
+    let resources = &plan.spec.linux.resources;
+    let around = Surroundings {
+        cgroups: driver.views(resources),
+        nodev: !driver.limits_devices(),
+    };
+    let joins = open_joins(plan)?;
+    let listener = match &options.park {
+        Park::Channel => None,
+        Park::Socket { dir, name } => Some(doing(
+            "making the socket for the start",
+            socket::listen(*dir, name, libc::SOCK_SEQPACKET, 1),
+        )?),
+    };
+    // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
+    let unified = around.cgroups.is_none();
+    let cgroup = if unified {
+        driver.create(&plan.cgroup, resources)?;
+        driver.clone_target(&plan.cgroup)?
+    } else {
+        None
+    };
+    let (channel, theirs) = doing("making init's channel", socket::pair())?;
+    let orders = Orders {
+        plan,
+        around: &around,
+        joins: &joins,
+        stdio: &options.stdio,
+        channel: theirs,
+        listener,
+        cgroup,
+        held: options.held,
+        preserve_fds: options.preserve_fds,
+        state: options.state.as_ref(),
+        no_pivot: options.no_pivot,
+        new_keyring: !options.no_new_keyring,
+    };
+    let pid = clone_init(orders, &channel, born)?;
+    let pidfd = doing("pinning init", process::pidfd(pid))?;
+    if let Err(failure) = settle(plan, driver, pid, unified, &channel) {
+        // Init that has ended meanwhile cannot be attached: its own word tells why.
+        return Err(early_failure(&channel).unwrap_or(failure));
+    }
+    await_ready(plan, options, pid, &channel)?;
+    if plan.namespaces.has(libc::CLONE_NEWUSER) {
+        rlimits::apply_to(pid, &plan.spec.process.rlimits)?;
+    }
+    Ok(Parked {
+        pid,
+        pidfd,
+        channel: matches!(options.park, Park::Channel).then_some(channel),
+    })
+}
+
+fn open_joins(plan: &Plan) -> Result<Vec<Opened>, Failure> {
+    plan.namespaces
+        .joins
+        .iter()
+        .map(|join| {
+            let kind = namespaces::name(join.kind);
+            let fd = doing(
+                &format!("opening {kind} namespace {:?}", join.path),
+                file::open(&join.path, libc::O_RDONLY),
+            )?;
+            Ok(Opened {
+                kind: join.kind,
+                path: join.path.clone(),
+                fd,
+            })
+        })
+        .collect()
+}
+
+/// Clones init, by a process in between where the namespaces need one; gives its pid.
+fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Result<i32, Failure> {
+    let kinds = &orders.plan.namespaces;
+    let between = kinds.need_two_steps();
+    let side = doing(
+        "cloning init",
+        process::clone(&process::Clone {
+            namespaces: if between {
+                0
+            } else {
+                kinds.new & !libc::CLONE_NEWCGROUP
+            },
+            cgroup: orders.cgroup.as_ref().map(AsFd::as_fd).filter(|_| !between),
+            sibling: false,
+        }),
+    )?;
+    let first = match side {
+        process::Side::Parent(pid) => pid,
+        process::Side::Child if between => init::run_between(&orders),
+        process::Side::Child => init::run(&orders),
+    };
+    drop(orders);
+    if !between {
+        born.push(first);
+        return Ok(first);
+    }
+    let report = channel::next_report(channel.as_fd(), CREATE_TIMEOUT_MS);
+    // It ends right after its report; a late one is ended.
+    if report.is_err() {
+        drop(process::signal(first, libc::SIGKILL));
+    }
+    drop(process::wait(first, 0));
+    match doing("cloning init", report)? {
+        Some(Report::Born { pid }) => {
+            born.push(pid);
+            Ok(pid)
+        }
+        Some(Report::Failed { failure, .. }) => Err(failure),
+        _ => Err(wordless()),
+    }
+}
+
+/// What only the maker may do for init: ids, score and groups.
+fn settle(
+    plan: &Plan,
+    driver: &dyn Driver,
+    pid: i32,
+    unified: bool,
+    channel: &OwnedFd,
+) -> Result<(), Failure> {
+    if let Some(score) = plan.spec.process.oom_score_adj {
+        set_oom_score(pid, score)?;
+    }
+    if plan.makes(libc::CLONE_NEWUSER) {
+        let linux = &plan.spec.linux;
+        userns::write_maps(pid, &linux.uid_mappings, &linux.gid_mappings)?;
+        doing(
+            "telling init its ids",
+            socket::send(channel.as_fd(), MAPPED),
+        )?;
+    }
+    if !unified {
+        driver.create(&plan.cgroup, &plan.spec.linux.resources)?;
+    }
+    driver.attach(&plan.cgroup, pid)?;
+    // Init that has already failed has closed its end; its report is still to be read.
+    drop(socket::send(channel.as_fd(), ATTACHED));
+    Ok(())
+}
+
+/// Sets how likely the kernel is to kill a process for memory. A score below ours needs CAP_SYS_RESOURCE; where the machine forbids it,
+/// ours stays.
+pub fn set_oom_score(pid: i32, score: i32) -> Result<(), Failure> {
+    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => doing(&format!("setting process.oomScoreAdj to {score}"), other),
+    }
+}
+
+/// What init has said already, if that is a failure.
+fn early_failure(channel: &OwnedFd) -> Option<Failure> {
+    let mut fds = [libc::pollfd {
+        fd: channel.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }];
+    if process::poll(&mut fds, 0).ok()? == 0 {
+        return None;
+    }
+    match channel::next_report(channel.as_fd(), -1) {
+        Ok(Some(Report::Failed { failure, .. })) => Some(failure),
+        _ => None,
+    }
+}
+
+fn wordless() -> Failure {
+    Failure::new(
+        FailureCode::System,
+        "building the container",
+        "init ended without a word; was it killed for memory?",
+    )
+}
+
+fn await_ready(
+    plan: &Plan,
+    options: &Options<'_>,
+    pid: i32,
+    channel: &OwnedFd,
+) -> Result<(), Failure> {
+    let task = "building the container";
+    loop {
+        let report = channel::next_report(channel.as_fd(), CREATE_TIMEOUT_MS);
+        match report {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Failure::new(
+                    FailureCode::System,
+                    task,
+                    format!(
+                        "it took longer than {CREATE_TIMEOUT_MS} ms; look at the mounts' sources"
+                    ),
+                ));
+            }
+            Err(error) => return Err(Failure::io(task, &error)),
+            Ok(Some(Report::Ready)) => return Ok(()),
+            Ok(Some(Report::Failed { failure, .. })) => return Err(failure),
+            Ok(Some(Report::Mounted)) => {
+                run_host_hooks(plan, options, pid)?;
+                doing(task, socket::send(channel.as_fd(), HOOKED))?;
+            }
+            Ok(Some(Report::Born { .. }) | None) => return Err(wordless()),
+        }
+    }
+}
+
+fn run_host_hooks(plan: &Plan, options: &Options<'_>, pid: i32) -> Result<(), Failure> {
+    let Some(state) = &options.state else {
+        return Ok(());
+    };
+    let state = State {
+        status: Status::Creating,
+        pid,
+        ..state.clone()
+    };
+    let wanted = &plan.spec.hooks;
+    hooks::run("prestart", &wanted.prestart, &state)?;
+    hooks::run("createRuntime", &wanted.create_runtime, &state)
+}

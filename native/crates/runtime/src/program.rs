@@ -1,0 +1,137 @@
+//! The last steps of every process in a container, its first or a later one: from a finished surrounding to the program itself.
+
+use crate::caps::{self, Masks};
+use crate::lookup::{self, Unstartable};
+use crate::streams::{self, Stdio};
+use crate::sys::{self, process};
+use crate::{attributes, rlimits};
+use shoal_protocol::{Failure, oci};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// The file mode creation mask of a program whose configuration names none.
+const UMASK_DEFAULT: u32 = 0o022;
+
+/// What a process becomes.
+pub(crate) struct Program<'a> {
+    pub process: &'a oci::Process,
+    pub caps: Masks,
+    pub personality: Option<&'a oci::Personality>,
+    pub stdio: &'a Stdio,
+    /// A stdin for streams that have none.
+    pub null: &'a OwnedFd,
+    pub preserve_fds: u32,
+    /// Limits are the maker's to set: in a user namespace nobody may raise them.
+    pub limits_are_set: bool,
+}
+
+fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::io(what, &error))
+}
+
+/// Becomes the program; returns only with the reason why not.
+pub(crate) fn become_program(program: &Program<'_>) -> Unstartable {
+    let process = program.process;
+    let Some(name) = process.args.first() else {
+        return plain(Failure::invalid(
+            "reading process.args",
+            "it is empty; give the command to run",
+        ));
+    };
+    if let Err(failure) = assume(program) {
+        return plain(failure);
+    }
+    let path = match lookup::find(name, &process.env) {
+        Ok(path) => path,
+        Err(failed) => return failed,
+    };
+    let strings = |texts: &[String]| {
+        texts
+            .iter()
+            .map(sys::c_string)
+            .collect::<io::Result<Vec<CString>>>()
+    };
+    let (path, args, env) = match (
+        sys::c_string(&path),
+        strings(&process.args),
+        strings(&process.env),
+    ) {
+        (Ok(path), Ok(args), Ok(env)) => (path, args, env),
+        _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
+    };
+    if let Err(failure) = release(program) {
+        return plain(failure);
+    }
+    lookup::unstartable(name, &process::exec(&path, &args, &env))
+}
+
+fn plain(failure: Failure) -> Unstartable {
+    Unstartable {
+        failure,
+        exit_code: 1,
+    }
+}
+
+/// Becomes the user, with all that needs privilege done before.
+fn assume(program: &Program<'_>) -> Result<(), Failure> {
+    let process = program.process;
+    let user = &process.user;
+    attributes::apply(process, program.personality)?;
+    if !program.limits_are_set {
+        rlimits::apply(&process.rlimits)?;
+    }
+    streams::put(program.stdio, program.null)?;
+    let terminal = matches!(program.stdio, Stdio::Terminal { .. });
+    if user.uid != 0 {
+        streams::give(user.uid, user.gid, terminal)?;
+    }
+    let cwd = if process.cwd.is_empty() {
+        "/"
+    } else {
+        &process.cwd
+    };
+    let entering = format!("entering working directory {cwd:?}");
+    // Root may enter what the user may not, and the other way round (a user's own directory on a network file system).
+    let entered = match process::change_dir(cwd) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
+        other => {
+            doing(&entering, other)?;
+            true
+        }
+    };
+    doing(
+        "dropping the bounding set",
+        caps::drop_bounding(&program.caps),
+    )?;
+    doing(
+        &format!("becoming user {}:{}", user.uid, user.gid),
+        process::set_identity(user.uid, user.gid, &user.additional_gids),
+    )?;
+    if !entered {
+        doing(&entering, process::change_dir(cwd))?;
+    }
+    let dir = doing("reading the working directory", process::working_dir())?;
+    if !dir.starts_with(b"/") {
+        return Err(Failure::invalid(
+            entering,
+            "it is outside the container's root; choose another",
+        ));
+    }
+    process::set_umask(user.umask.unwrap_or(UMASK_DEFAULT));
+    doing("setting capabilities", caps::set(&program.caps))?;
+    if process.no_new_privileges {
+        doing("setting no_new_privs", process::no_new_privileges())?;
+    }
+    Ok(())
+}
+
+/// Lets go of everything that was only for the way here.
+fn release(program: &Program<'_>) -> Result<(), Failure> {
+    streams::close_rest(program.preserve_fds)?;
+    doing(
+        "unbinding the process from its maker",
+        process::die_with_parent(0),
+    )?;
+    doing("resetting signals", process::reset_signals())
+}
