@@ -4,7 +4,7 @@ mod containers;
 mod hub;
 mod init_command;
 mod lanes;
-mod logfile;
+mod logs;
 mod monitor;
 mod planning;
 mod reaper;

@@ -2,7 +2,9 @@
 
 use super::output::{self, Output};
 use super::{Connection, Monitor, READ_BYTES, doing};
-use crate::logfile::{Framer, LogFile, Stream};
+use crate::logs::file::LogFile;
+use crate::logs::framer::Framer;
+use crate::logs::record::Stream;
 use crate::planning;
 use crate::records::{self, Message, State};
 use shoal_protocol::Failure;

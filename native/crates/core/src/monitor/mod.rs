@@ -6,7 +6,7 @@ mod creation;
 mod output;
 
 use self::output::Output;
-use crate::logfile::LogFile;
+use crate::logs::file::LogFile;
 use crate::records::{self, Command, ExitRecord, Message};
 use shoal_protocol::calls::{Exit, Status};
 use shoal_protocol::{Failure, FailureCode};

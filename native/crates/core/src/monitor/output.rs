@@ -1,7 +1,8 @@
 //! A container's output on its way from the pipes to the log.
 
 use super::Monitor;
-use crate::logfile::{Framer, Stream, Timestamp};
+use crate::logs::framer::Framer;
+use crate::logs::record::{Stream, Timestamp};
 use shoal_runtime::devices;
 use shoal_runtime::sys::{file, process};
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! Thin, safe words for the system calls that a container is made of; each returns the kernel's error untouched.
 
 pub mod file;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod socket;

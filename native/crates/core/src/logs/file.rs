@@ -1,0 +1,177 @@
+//! The writing end of a container's log: records appended to a file that is rotated by rename.
+
+use super::framer::PIECE_BYTES_MAX;
+use super::record::{self, Stream, Timestamp};
+use shoal_protocol::calls::Log;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// An open log with its rotation.
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    size_max: Option<u64>,
+    files_max: u32,
+    /// Records that could not be written (a full disk), for the exit record.
+    pub lost: u64,
+    record: Vec<u8>,
+}
+
+impl LogFile {
+    /// Opens the log for appending, making it (mode 0640) when it is not there.
+    pub fn open(log: &Log) -> io::Result<Self> {
+        let path = PathBuf::from(&log.path);
+        let file = append(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self {
+            path,
+            file,
+            size,
+            size_max: log.max_size_bytes,
+            files_max: log.max_files,
+            lost: 0,
+            record: Vec::new(),
+        })
+    }
+
+    /// Writes the records of these pieces in as few writes as rotation allows. A failed write is counted, not retried:
+    /// the container must not stop because its log's disk is full.
+    pub fn write(&mut self, stream: Stream, pieces: &[&[u8]], now: Timestamp) {
+        let mut record = std::mem::take(&mut self.record);
+        record.clear();
+        let mut records = 0;
+        let ending = record::ending(stream, now);
+        for piece in pieces {
+            if self
+                .size_max
+                .is_some_and(|most| self.size + record.len() as u64 >= most)
+            {
+                self.flush(&record, records);
+                record.clear();
+                records = 0;
+                self.rotate();
+            }
+            record::append_record(&mut record, piece, &ending);
+            records += 1;
+        }
+        self.flush(&record, records);
+        // Keep the buffer, not a burst's worth of it.
+        record.clear();
+        record.shrink_to(4 * PIECE_BYTES_MAX);
+        self.record = record;
+    }
+
+    fn flush(&mut self, bytes: &[u8], records: u64) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.file.write_all(bytes) {
+            Ok(()) => self.size += bytes.len() as u64,
+            Err(_) => {
+                self.lost += records;
+                // Half a record would spoil the next one's line too.
+                drop(self.file.set_len(self.size));
+            }
+        }
+    }
+
+    /// `log.N-2` becomes `log.N-1` and so on; the oldest goes. A step that fails leaves that file where it is.
+    fn rotate(&mut self) {
+        let numbered = |number: u32| -> PathBuf {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            name.into()
+        };
+        if self.size == 0 {
+            return;
+        }
+        let rotated = if self.files_max < 2 {
+            self.file.set_len(0)
+        } else {
+            for number in (1..self.files_max - 1).rev() {
+                // Missing ones are the normal case of a young log.
+                drop(fs::rename(numbered(number), numbered(number + 1)));
+            }
+            fs::rename(&self.path, numbered(1))
+                .and_then(|()| append(&self.path))
+                .map(|file| self.file = file)
+        };
+        // When it failed: growing over the limit loses less than writing nothing; the next round tries again.
+        drop(rotated);
+        self.size = 0;
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_protocol::calls::LogMode;
+
+    const NOON: Timestamp = Timestamp {
+        seconds: 1_700_000_000,
+        nanoseconds: 120_000_000,
+    };
+
+    #[test]
+    fn write_rotates_by_rename_and_keeps_at_most_max_files() {
+        let dir = std::env::temp_dir().join(format!("shoal-log-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("dir");
+        let path = dir.join("json.log");
+        let log = Log {
+            path: path.display().to_string(),
+            max_size_bytes: Some(150),
+            max_files: 3,
+            mode: LogMode::Blocking,
+            max_buffer_bytes: 0,
+            compress: false,
+        };
+        let mut file = LogFile::open(&log).expect("open");
+        for number in 0..20 {
+            file.write(
+                Stream::Stdout,
+                &[format!("line {number}\n").as_bytes()],
+                NOON,
+            );
+        }
+        assert_eq!(file.lost, 0);
+        let mut names: Vec<String> = fs::read_dir(&dir)
+            .expect("list")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["json.log", "json.log.1", "json.log.2"]);
+        let all = ["json.log.2", "json.log.1", "json.log"]
+            .map(|name| fs::read_to_string(dir.join(name)).expect("read"))
+            .concat();
+        let last = all.lines().last().expect("lines");
+        assert!(last.contains("line 19"), "{last}");
+        let numbers: Vec<usize> = all
+            .lines()
+            .map(|line| {
+                line.split_once("line ")
+                    .and_then(|(_, rest)| rest.split_once('\\'))
+                    .expect("a line")
+                    .0
+                    .parse()
+                    .expect("n")
+            })
+            .collect();
+        assert!(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "{numbers:?}"
+        );
+        fs::remove_dir_all(&dir).expect("clean");
+    }
+}
