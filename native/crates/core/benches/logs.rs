@@ -2,6 +2,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     reason = "the modules are the core's own, of which this measures a part"
 )]
 
