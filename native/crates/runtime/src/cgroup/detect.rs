@@ -28,6 +28,13 @@ pub struct Hierarchy {
     pub controllers: Vec<String>,
 }
 
+impl Hierarchy {
+    /// Whether the controller is on it.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
 /// Every hierarchy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -36,7 +43,7 @@ pub struct Layout {
     pub unified: Option<PathBuf>,
 }
 
-const CONTROLLERS: [&str; 12] = [
+const CONTROLLERS: [&str; 14] = [
     "cpu",
     "cpuacct",
     "cpuset",
@@ -49,6 +56,8 @@ const CONTROLLERS: [&str; 12] = [
     "net_cls",
     "net_prio",
     "perf_event",
+    "rdma",
+    "misc",
 ];
 
 /// The layout that a /proc/self/mountinfo shows.
@@ -97,6 +106,11 @@ pub fn layout(mountinfo: &str) -> Layout {
         hierarchies,
         unified,
     }
+}
+
+/// The path of the v2 group in the text of a /proc/PID/cgroup.
+pub fn own_unified(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 fn prefer(held: &mut Option<PathBuf>, mount: PathBuf) {

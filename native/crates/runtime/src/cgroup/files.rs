@@ -12,6 +12,9 @@ pub trait Files: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Writes a control file in one call; it must be there.
     fn write(&self, path: &Path, value: &str) -> io::Result<()>;
+    /// Writes several values to one control file, each in a call of its own, through one descriptor; the index of the one
+    /// that failed comes with the error.
+    fn write_each(&self, path: &Path, values: &[String]) -> Result<(), (usize, io::Error)>;
     /// Reads a control file.
     fn read(&self, path: &Path) -> io::Result<String>;
 }
@@ -27,41 +30,35 @@ impl Files for Kernel {
         fs::remove_dir(path)
     }
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(path)?
-            .write_all(value.as_bytes())
+        whole(&mut open(path)?, value)
+    }
+    fn write_each(&self, path: &Path, values: &[String]) -> Result<(), (usize, io::Error)> {
+        let mut file = open(path).map_err(|error| (0, error))?;
+        for (index, value) in values.iter().enumerate() {
+            whole(&mut file, value).map_err(|error| (index, error))?;
+        }
+        Ok(())
     }
     fn read(&self, path: &Path) -> io::Result<String> {
         fs::read_to_string(path)
     }
 }
 
-/// Makes the group `path` below `mount`, with its parents; `each` runs on every parent that was made or found.
-/// A leftover group without processes is replaced, so that no limit of a former container stays.
-pub fn make_group(
-    files: &dyn Files,
-    mount: &Path,
-    path: &str,
-    each: &mut dyn FnMut(&Path) -> io::Result<()>,
-) -> io::Result<std::path::PathBuf> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let mut dir = mount.to_path_buf();
-    let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
-    for (index, part) in parts.iter().enumerate() {
-        each(&dir)?;
-        dir.push(part);
-        let last = index + 1 == parts.len();
-        match files.make_dir(&dir) {
-            Err(error) if exists(&error) && last => {
-                files.remove_dir(&dir)?;
-                files.make_dir(&dir)?;
+fn open(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).open(path)
+}
+
+/// A control file takes a value in one call or not at all: a second one would be another value.
+fn whole(file: &mut fs::File, value: &str) -> io::Result<()> {
+    loop {
+        match file.write(value.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(count) if count < value.len() => {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
             }
-            Err(error) if exists(&error) => {}
-            other => other?,
+            other => return other.map(drop),
         }
     }
-    Ok(dir)
 }
 
 #[cfg(test)]
@@ -76,7 +73,10 @@ pub(crate) mod recording {
     pub struct Recording {
         pub log: Arc<Mutex<Vec<String>>>,
         pub dirs: Arc<Mutex<BTreeSet<PathBuf>>>,
+        /// File or directory names with the errno of their next uses, each used up once.
+        pub refusals: Arc<Mutex<Vec<(String, i32)>>>,
         pub missing: Vec<&'static str>,
+        /// What files hold, by name or, for one group only, by whole path.
         pub contents: Vec<(&'static str, &'static str)>,
     }
 
@@ -84,14 +84,46 @@ pub(crate) mod recording {
         pub fn lines(&self) -> Vec<String> {
             self.log.lock().expect("log").clone()
         }
+        pub fn forget(&self) {
+            self.log.lock().expect("log").clear();
+        }
+        /// The next use of a file (or mkdir of a directory) of this name fails.
+        pub fn refuse_once(&self, name: &str, errno: i32) {
+            self.refusals
+                .lock()
+                .expect("refusals")
+                .push((name.to_owned(), errno));
+        }
         fn say(&self, line: String) {
             self.log.lock().expect("log").push(line);
+        }
+        fn refused(&self, path: &Path) -> io::Result<()> {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let mut refusals = self.refusals.lock().expect("refusals");
+            let whole = path.to_string_lossy();
+            match refusals
+                .iter()
+                .position(|(refused, _)| *refused == name || *refused == whole)
+            {
+                Some(index) => Err(io::Error::from_raw_os_error(refusals.remove(index).1)),
+                None if self.missing.iter().any(|missing| *missing == name) => {
+                    Err(io::Error::from_raw_os_error(libc::ENOENT))
+                }
+                None => Ok(()),
+            }
         }
     }
 
     impl Files for Recording {
         fn make_dir(&self, path: &Path) -> io::Result<()> {
-            if !self.dirs.lock().expect("dirs").insert(path.to_path_buf()) {
+            self.refused(path)?;
+            let mut dirs = self.dirs.lock().expect("dirs");
+            // The mounts themselves are two levels deep at most and always there.
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            if parent.components().count() > 3 && !dirs.contains(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ENOENT));
+            }
+            if !dirs.insert(path.to_path_buf()) {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
             self.say(format!("mkdir {}", path.display()));
@@ -103,18 +135,22 @@ pub(crate) mod recording {
             Ok(())
         }
         fn write(&self, path: &Path, value: &str) -> io::Result<()> {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if self.missing.iter().any(|missing| *missing == name) {
-                return Err(io::Error::from_raw_os_error(libc::ENOENT));
-            }
+            self.refused(path)?;
             self.say(format!("{}={value}", path.display()));
+            Ok(())
+        }
+        fn write_each(&self, path: &Path, values: &[String]) -> Result<(), (usize, io::Error)> {
+            for (index, value) in values.iter().enumerate() {
+                self.write(path, value).map_err(|error| (index, error))?;
+            }
             Ok(())
         }
         fn read(&self, path: &Path) -> io::Result<String> {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            self.contents
-                .iter()
-                .find(|(known, _)| *known == name)
+            let whole = path.to_string_lossy();
+            let held = |wanted: &str| self.contents.iter().find(|(known, _)| *known == wanted);
+            held(&whole)
+                .or_else(|| held(&name))
                 .map(|(_, text)| (*text).to_owned())
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
         }

@@ -1,66 +1,434 @@
-//! Control groups v2: one directory, entered by clone3, limits in the unified files.
+//! Control groups v2: one directory, entered by clone3, limits in the unified files, device rules as a BPF program.
 
-use super::files::{self, Files};
-use super::{Driver, OomWatch, keyed, open_dir};
-use crate::sys::{c_string, check, file};
-use shoal_protocol::{Failure, oci::Resources};
+use super::files::Files;
+use super::group::{self, Made, join};
+use super::limits_v2::{self, Held};
+use super::writes::{self, Write};
+use super::{
+    Access, Below, Driver, OomWatch, Stats, check, denied, detect, devices, ebpf, enter, freeze,
+    is_privileged, keyed, kill, open_dir, stats_v2,
+};
+use crate::sys::{c_string, check as check_call, file, is};
+use shoal_protocol::{Failure, FailureCode, oci::Resources};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The group below a caller's own into which it goes when it stands in the way of controllers for the groups beside.
+const LEAF: &str = "shoal-self";
+
+/// What the mount is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// All: every controller that is there is given to the container, as runc does.
+    Everything { devices: bool },
+    /// What the v1 hierarchies cannot do (hybrid): only the controllers that are asked for.
+    BesideV1 { devices: bool },
+}
 
 /// The v2 driver.
 pub struct V2 {
     pub mount: PathBuf,
     pub files: Box<dyn Files>,
+    pub duty: Duty,
 }
 
 impl V2 {
     fn dir(&self, path: &str) -> PathBuf {
-        self.mount.join(path.trim_start_matches('/'))
+        join(&self.mount, path)
     }
-}
 
-/// The weight (1..10000) that stands for v1 shares (2..262144).
-pub fn weight_of_shares(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
+    fn words(&self, file: &Path) -> Vec<String> {
+        self.files
+            .read(file)
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    }
 
-impl Driver for V2 {
-    fn create(&self, path: &str, resources: &Resources) -> Result<(), Failure> {
-        let mut enabled = String::from("+memory +pids +cpu");
-        if resources.cpu.as_ref().is_some_and(|cpu| cpu.cpus.is_some()) {
-            enabled.push_str(" +cpuset");
+    /// Whether the mount has the controller.
+    pub(super) fn offers(&self, controller: &str) -> bool {
+        self.words(&self.mount.join("cgroup.controllers"))
+            .iter()
+            .any(|name| name == controller)
+    }
+
+    pub(super) fn limits_devices(&self) -> bool {
+        let (Duty::Everything { devices } | Duty::BesideV1 { devices }) = self.duty;
+        devices
+    }
+
+    /// Controllers of which a limit is asked that must be kept, each with its field.
+    fn asked(resources: &Resources) -> Result<Vec<(String, String)>, Failure> {
+        let mut asked = Vec::new();
+        for controller in limits_v2::CONTROLLERS {
+            let writes = limits_v2::writes(controller, resources, &Held::default()).or_else(
+                // What only a held value can tell is judged when it is known.
+                |failure| {
+                    if failure.code == FailureCode::Invalid {
+                        Ok(Vec::new())
+                    } else {
+                        Err(failure)
+                    }
+                },
+            )?;
+            if let Some(write) = writes.iter().find(|write| write.is_required()) {
+                asked.push((controller.to_owned(), write.field.clone().into_owned()));
+            }
         }
-        let dir = files::make_group(self.files.as_ref(), &self.mount, path, &mut |parent| {
-            self.files
-                .write(&parent.join("cgroup.subtree_control"), &enabled)
-        })
-        .map_err(|error| {
-            Failure::io(
-                format!("making cgroup {}", self.dir(path).display()),
-                &error,
-            )
-        })?;
-        for (name, value) in limits(resources) {
-            match self.files.write(&dir.join(name), &value) {
-                Err(error)
-                    if name == "memory.swap.max" && error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(|error| {
-                    Failure::io(
-                        format!("writing {value:?} to {}", dir.join(name).display()),
-                        &error,
-                    )
-                })?,
+        for name in resources.unified.keys() {
+            let controller = name.split('.').next().unwrap_or_default();
+            if controller != "cgroup" {
+                asked.push((controller.to_owned(), format!("unified.{name}")));
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Makes the group with its limits; `made` says what is to be taken back when it fails.
+    pub(super) fn build(
+        &self,
+        path: &str,
+        resources: &Resources,
+        made: &mut Made,
+    ) -> Result<(), Failure> {
+        let dir = group::make(self.files.as_ref(), &self.mount, path, made)?;
+        self.enable(path, &dir, &Self::asked(resources)?)?;
+        self.limit(&dir, resources, &Held::default())?;
+        if self.limits_devices() {
+            let rules = devices::rules(&resources.devices)?;
+            if !ebpf::allows_everything(&rules) {
+                self.install(&dir, &rules)?;
             }
         }
         Ok(())
     }
 
-    fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
-        open_dir(&self.dir(path)).map(Some)
+    fn install(&self, dir: &Path, rules: &[devices::Rule]) -> Result<(), Failure> {
+        let group = file::open(&dir.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY);
+        match group.and_then(|group| ebpf::install(group.as_fd(), rules)) {
+            // In a user namespace nodes cannot be made at all, so that nothing is opened by this.
+            Err(error) if is(&error, libc::EPERM) && !is_privileged() => Ok(()),
+            other => other.map_err(|error| {
+                Failure::io(
+                    format!(
+                        "setting linux.resources.devices: attaching the device program to {}",
+                        dir.display()
+                    ),
+                    &error,
+                )
+            }),
+        }
     }
 
-    fn attach(&self, _path: &str, _pid: i32) -> Result<(), Failure> {
+    /// Gives the group its controllers from the top down. One that cannot be had is an error only when it was asked for.
+    fn enable(&self, path: &str, dir: &Path, asked: &[(String, String)]) -> Result<(), Failure> {
+        if asked.is_empty() && matches!(self.duty, Duty::BesideV1 { .. }) {
+            return Ok(());
+        }
+        let needed = match self.duty {
+            Duty::Everything { .. } => self.words(&self.mount.join("cgroup.controllers")),
+            Duty::BesideV1 { .. } => asked.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        self.leave_invalid(dir, asked)?;
+        let held = dir.join("cgroup.controllers");
+        let has = |held: &[String], name: &String| held.contains(name);
+        let have = self.words(&held);
+        let missing: Vec<&String> = needed.iter().filter(|name| !has(&have, name)).collect();
+        let mut why = None;
+        if !missing.is_empty() {
+            let above = group::parents(&self.mount, path);
+            for parent in std::iter::once(&self.mount).chain(&above) {
+                if let Err(error) = self.delegate(parent, &missing) {
+                    why = Some((parent.clone(), error));
+                }
+            }
+        }
+        if asked.iter().all(|(name, _)| has(&have, name)) {
+            return Ok(());
+        }
+        let have = self.words(&held);
+        let Some((controller, field)) = asked.iter().find(|(name, _)| !has(&have, name)) else {
+            return Ok(());
+        };
+        let doing = format!("setting linux.resources.{field}");
+        Err(match why {
+            Some((parent, error)) => {
+                let mut failure = Failure::io(doing, &error);
+                failure.message = format!(
+                    "controller {controller:?} not available in {}: enabling it in {}: {error}{}",
+                    dir.display(),
+                    parent.display(),
+                    if is(&error, libc::EBUSY) {
+                        " (it holds processes itself; name a group beside them in cgroupsPath)"
+                    } else {
+                        ""
+                    }
+                );
+                failure
+            }
+            None => Failure::new(
+                FailureCode::System,
+                doing,
+                format!(
+                    "controller {controller:?} not available in {}",
+                    dir.display()
+                ),
+            ),
+        })
+    }
+
+    /// Lets the groups below have controllers: all in one write, or else each that can be had.
+    fn delegate(&self, parent: &Path, controllers: &[&String]) -> io::Result<()> {
+        let control = parent.join("cgroup.subtree_control");
+        let all: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
+        let mut done = self.files.write(&control, &all.join(" "));
+        if done.as_ref().is_err_and(|error| is(error, libc::EBUSY)) && self.step_aside(parent) {
+            done = self.files.write(&control, &all.join(" "));
+        }
+        match done {
+            Err(error) if all.len() > 1 && !is(&error, libc::EACCES) => {
+                let mut last = Ok(());
+                for one in &all {
+                    if let Err(error) = self.files.write(&control, one) {
+                        last = Err(error);
+                    }
+                }
+                last
+            }
+            other => other,
+        }
+    }
+
+    /// A group with processes of its own gives no controllers to those below. When the only one in it is the caller, it goes
+    /// into a leaf beside.
+    fn step_aside(&self, parent: &Path) -> bool {
+        let own = std::process::id().to_string();
+        let leaf = parent.join(LEAF);
+        let alone = self.words(&parent.join("cgroup.procs")) == [own.clone()];
+        let made = |made: io::Result<()>| match made {
+            Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
+            Ok(()) => true,
+        };
+        alone
+            && made(self.files.make_dir(&leaf))
+            && self.files.write(&leaf.join("cgroup.procs"), &own).is_ok()
+    }
+
+    /// A group below a threaded one takes processes only once it is threaded too, and then no controller of whole processes.
+    fn leave_invalid(&self, dir: &Path, asked: &[(String, String)]) -> Result<(), Failure> {
+        let kind = self
+            .files
+            .read(&dir.join("cgroup.type"))
+            .unwrap_or_default();
+        if kind.trim() != "domain invalid" {
+            return Ok(());
+        }
+        const DOMAIN: [&str; 4] = ["memory", "io", "hugetlb", "rdma"];
+        if let Some((controller, field)) = asked
+            .iter()
+            .find(|(name, _)| DOMAIN.contains(&name.as_str()))
+        {
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                format!("setting linux.resources.{field}"),
+                format!(
+                    "cannot enter cgroupv2 {:?} with domain controllers ({controller}) -- it is in an invalid state, because the group above is threaded",
+                    dir.display()
+                ),
+            ));
+        }
+        self.files
+            .write(&dir.join("cgroup.type"), "threaded")
+            .map_err(|error| {
+                Failure::io(format!("making cgroup {} threaded", dir.display()), &error)
+            })
+    }
+
+    fn limit(&self, dir: &Path, resources: &Resources, held: &Held) -> Result<(), Failure> {
+        for controller in limits_v2::CONTROLLERS {
+            let writes = limits_v2::writes(controller, resources, held)?;
+            writes::apply(self.files.as_ref(), dir, &writes)?;
+        }
+        // Last, so that they overrule what was converted.
+        let unified: Vec<Write> = resources
+            .unified
+            .iter()
+            .map(|(name, value)| Write::new(format!("unified.{name}"), name.clone(), value))
+            .collect();
+        writes::apply(self.files.as_ref(), dir, &unified)
+    }
+
+    /// Refuses limits below what is used now, when the configuration asks for that (the kernel would kill).
+    fn check_usage(&self, dir: &Path, resources: &Resources) -> Result<(), Failure> {
+        let Some(memory) = resources
+            .memory
+            .as_ref()
+            .filter(|memory| memory.check_before_update == Some(true))
+        else {
+            return Ok(());
+        };
+        let used = |name: &str| -> i64 {
+            self.files
+                .read(&dir.join(name))
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        let current = used("memory.current");
+        let both = current + used("memory.swap.current");
+        let refuse = |what: &str, limit: i64, used: i64| {
+            Err(Failure::invalid(
+                format!(
+                    "setting linux.resources.memory.{}",
+                    if what == "memory" { "limit" } else { "swap" }
+                ),
+                format!("rejecting {what} limit {limit}, because it's less than usage {used}"),
+            ))
+        };
+        match (memory.limit, memory.swap) {
+            (_, Some(swap)) if swap > 0 && swap < both => refuse("memory+swap", swap, both),
+            (Some(limit), _) if limit > 0 && limit < current => refuse("memory", limit, current),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Driver for V2 {
+    fn create_with(
+        &self,
+        path: &str,
+        resources: &Resources,
+        access: Access,
+    ) -> Result<(), Failure> {
+        check::check(resources)?;
+        refuse_unknown(resources)?;
+        let mut made = Made::default();
+        self.build(path, resources, &mut made).or_else(|failure| {
+            made.undo(self.files.as_ref());
+            let asked = Self::asked(resources)?;
+            denied(
+                access,
+                asked.first().map(|(name, _)| name.as_str()),
+                failure,
+            )
+        })
+    }
+
+    fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        match open_dir(&self.dir(path)) {
+            Err(failure) if failure.errno == Some(libc::ENOENT) && !is_privileged() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn join_target(&self, path: &str, init: i32) -> Result<Option<OwnedFd>, Failure> {
+        let given = self.words(&self.dir(path).join("cgroup.subtree_control"));
+        if given.is_empty() {
+            return self.clone_target(path);
+        }
+        let text = std::fs::read_to_string(format!("/proc/{init}/cgroup"))
+            .map_err(|error| Failure::io(format!("reading /proc/{init}/cgroup"), &error))?;
+        match detect::own_unified(&text) {
+            // Init's own group, if it is the container's or below it: nobody else's.
+            Some(of_init) if Path::new(of_init).starts_with(path) => self.clone_target(of_init),
+            _ => self.clone_target(path),
+        }
+    }
+
+    fn attach(&self, path: &str, pid: i32) -> Result<(), Failure> {
+        // Writing what is already so would wait for every processor (an RCU grace period).
+        let there = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .is_ok_and(|text| detect::own_unified(&text) == Some(path));
+        if there {
+            return Ok(());
+        }
+        match enter(self.files.as_ref(), &self.dir(path), pid) {
+            Err(failure) if failure.errno == Some(libc::ENOENT) && !is_privileged() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn attach_below(&self, path: &str, below: &[Below], pid: i32) -> Result<(), Failure> {
+        let mut dir = self.dir(path);
+        match below {
+            [] => {}
+            [one] if one.controllers.is_empty() => dir.push(one.path.trim_matches('/')),
+            _ => {
+                return Err(Failure::invalid(
+                    "reading --cgroup",
+                    "on control groups v2 it is given once, as a path without controllers",
+                ));
+            }
+        }
+        enter(self.files.as_ref(), &dir, pid)
+    }
+
+    fn update(&self, path: &str, resources: &Resources) -> Result<(), Failure> {
+        check::check(resources)?;
+        refuse_unknown(resources)?;
+        let dir = self.dir(path);
+        self.check_usage(&dir, resources)?;
+        let held = |name: &str| self.files.read(&dir.join(name)).unwrap_or_default();
+        self.enable(path, &dir, &Self::asked(resources)?)?;
+        self.limit(
+            &dir,
+            resources,
+            &Held {
+                cpu_max: held("cpu.max"),
+                memory_max: held("memory.max"),
+            },
+        )?;
+        if self.limits_devices() && !resources.devices.is_empty() {
+            self.install(&dir, &devices::rules(&resources.devices)?)?;
+        }
+        Ok(())
+    }
+
+    fn freeze(&self, path: &str) -> Result<(), Failure> {
+        freeze::freeze_v2(self.files.as_ref(), &self.dir(path))
+    }
+
+    fn thaw(&self, path: &str) -> Result<(), Failure> {
+        freeze::thaw_v2(self.files.as_ref(), &self.dir(path))
+    }
+
+    fn is_frozen(&self, path: &str) -> bool {
+        freeze::is_frozen_v2(self.files.as_ref(), &self.dir(path))
+    }
+
+    fn stats(&self, path: &str) -> Stats {
+        stats_v2::read(self.files.as_ref(), &self.dir(path))
+    }
+
+    fn kill_all(&self, path: &str, signal: i32) -> Result<(), Failure> {
+        let dir = self.dir(path);
+        if signal == libc::SIGKILL {
+            // Reaches what is frozen too, and what forks meanwhile (5.14).
+            match self.files.write(&dir.join("cgroup.kill"), "1") {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // A threaded group has no kill of its own.
+                Err(error) if is(&error, libc::EOPNOTSUPP) => {}
+                Err(error) => {
+                    return Err(Failure::io(
+                        format!("killing cgroup {}", dir.display()),
+                        &error,
+                    ));
+                }
+            }
+        }
+        let was_frozen = self.is_frozen(path);
+        let still = was_frozen || self.freeze(path).is_ok();
+        let dirs = [dir];
+        kill::signal_all(&dirs, signal, still);
+        if still && !was_frozen {
+            self.thaw(path)?;
+        }
+        if signal == libc::SIGKILL {
+            kill::kill_rounds(&dirs);
+        }
         Ok(())
     }
 
@@ -87,7 +455,7 @@ impl Driver for V2 {
             unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }.into(),
         )
         .ok()?;
-        check(
+        check_call(
             // SAFETY: the path is NUL-terminated and lives over the call.
             unsafe {
                 libc::inotify_add_watch(inotify.as_raw_fd(), events.as_ptr(), libc::IN_MODIFY)
@@ -105,141 +473,232 @@ impl Driver for V2 {
         None
     }
 
-    /// Device rules are eBPF programs here, which this driver does not load: the root is mounted nodev in their place.
     fn limits_devices(&self) -> bool {
-        false
+        V2::limits_devices(self)
     }
 }
 
-fn limits(resources: &Resources) -> Vec<(&'static str, String)> {
-    let or_max = |value: i64| {
-        if value < 0 {
-            "max".to_owned()
-        } else {
-            value.to_string()
-        }
-    };
-    let mut files = Vec::new();
-    if let Some(memory) = &resources.memory {
-        if let Some(limit) = memory.limit {
-            files.push(("memory.max", or_max(limit)));
-        }
-        if let Some(reservation) = memory.reservation {
-            files.push(("memory.low", or_max(reservation)));
-        }
-        if let Some(swap) = memory.swap {
-            // v2 counts swap alone, v1 (and the configuration) memory and swap together.
-            let alone = if swap < 0 {
-                -1
-            } else {
-                swap - memory.limit.unwrap_or(0).max(0)
-            };
-            files.push((
-                "memory.swap.max",
-                if swap < 0 {
-                    "max".to_owned()
-                } else {
-                    alone.max(0).to_string()
-                },
-            ));
-        }
+fn refuse_unknown(resources: &Resources) -> Result<(), Failure> {
+    match limits_v2::unknown(resources) {
+        None => Ok(()),
+        Some(field) => Err(Failure::new(
+            FailureCode::Invalid,
+            format!("setting linux.resources.{field}"),
+            "control groups v2 have no controller for it",
+        )),
     }
-    if let Some(cpu) = &resources.cpu {
-        if let Some(shares) = cpu.shares.filter(|shares| *shares > 0) {
-            files.push(("cpu.weight", weight_of_shares(shares).to_string()));
-        }
-        if let Some(quota) = cpu.quota.filter(|quota| *quota != 0) {
-            files.push((
-                "cpu.max",
-                format!(
-                    "{} {}",
-                    or_max(quota),
-                    cpu.period.filter(|period| *period > 0).unwrap_or(100_000)
-                ),
-            ));
-        }
-        if let Some(cpus) = &cpu.cpus {
-            files.push(("cpuset.cpus", cpus.clone()));
-        }
-    }
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        files.push((
-            "pids.max",
-            if limit > 0 {
-                limit.to_string()
-            } else {
-                "max".to_owned()
-            },
-        ));
-    }
-    files
-}
-
-/// How the recording writes one line.
-#[cfg(test)]
-fn line(dir: &std::path::Path, name: &str, value: &str) -> String {
-    format!("{}={value}", dir.join(name).display())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::files::recording::Recording;
     use super::*;
-    use shoal_protocol::oci::{Cpu, Memory, Pids};
-    use std::path::Path;
+
+    fn driver(recording: &Recording) -> V2 {
+        V2 {
+            mount: "/c/u".into(),
+            files: Box::new(recording.clone()),
+            duty: Duty::Everything { devices: false },
+        }
+    }
+
+    fn resources(json: &str) -> Resources {
+        serde_json::from_str(json).expect(json)
+    }
+
+    const LIMITS: &str = r#"{"memory":{"limit":100,"swap":150},"cpu":{"shares":1024,"quota":-1},"pids":{"limit":0}}"#;
+    const WRITTEN: [&str; 5] = [
+        "/c/u/p/a/memory.swap.max=50",
+        "/c/u/p/a/memory.max=100",
+        "/c/u/p/a/cpu.weight=100",
+        "/c/u/p/a/cpu.max=max 100000",
+        "/c/u/p/a/pids.max=max",
+    ];
 
     #[test]
     fn create_enables_controllers_above_and_writes_limits() {
-        let recording = Recording::default();
-        let driver = V2 {
-            mount: "/c".into(),
-            files: Box::new(recording.clone()),
+        // The group has nothing at first; as the recording does not change, the limits are refused for it at the end.
+        let recording = Recording {
+            contents: vec![("/c/u/cgroup.controllers", "cpu memory pids\n")],
+            ..Recording::default()
         };
-        let resources = Resources {
-            memory: Some(Memory {
-                limit: Some(100),
-                reservation: None,
-                swap: Some(150),
-                ..Memory::default()
-            }),
-            cpu: Some(Cpu {
-                shares: Some(1024),
-                quota: Some(-1),
-                period: None,
-                cpus: None,
-                ..Cpu::default()
-            }),
-            pids: Some(Pids { limit: Some(0) }),
-            ..Resources::default()
-        };
-        driver.create("/p/a", &resources).expect("created");
-        let dir = Path::new("/c/p/a");
+        let refused = driver(&recording)
+            .create("/p/a", &resources(LIMITS))
+            .expect_err("no controllers below");
+        assert!(
+            refused
+                .to_string()
+                .contains("controller \"memory\" not available"),
+            "{refused}"
+        );
         assert_eq!(
             recording.lines(),
             [
-                line(
-                    Path::new("/c"),
-                    "cgroup.subtree_control",
-                    "+memory +pids +cpu"
-                ),
-                "mkdir /c/p".to_owned(),
-                line(
-                    Path::new("/c/p"),
-                    "cgroup.subtree_control",
-                    "+memory +pids +cpu"
-                ),
-                "mkdir /c/p/a".to_owned(),
-                line(dir, "memory.max", "100"),
-                line(dir, "memory.swap.max", "50"),
-                line(dir, "cpu.weight", "39"),
-                line(dir, "cpu.max", "max 100000"),
-                line(dir, "pids.max", "max"),
+                "mkdir /c/u/p",
+                "mkdir /c/u/p/a",
+                "/c/u/cgroup.subtree_control=+cpu +memory +pids",
+                "/c/u/p/cgroup.subtree_control=+cpu +memory +pids",
+                "rmdir /c/u/p/a",
+                "rmdir /c/u/p",
             ]
         );
     }
 
     #[test]
-    fn weight_of_shares_spans_the_range() {
-        assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 39, 10_000]);
+    fn create_writes_limits_at_once_where_controllers_are_given_already() {
+        let recording = Recording {
+            contents: vec![("cgroup.controllers", "cpu memory pids\n")],
+            ..Recording::default()
+        };
+        driver(&recording)
+            .create("/p/a", &resources(LIMITS))
+            .expect("created");
+        assert_eq!(
+            recording.lines(),
+            ["mkdir /c/u/p", "mkdir /c/u/p/a"]
+                .into_iter()
+                .chain(WRITTEN)
+                .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn create_without_limits_needs_no_controller() {
+        let recording = Recording {
+            contents: vec![("/c/u/cgroup.controllers", "memory\n")],
+            missing: vec!["cgroup.subtree_control"],
+            ..Recording::default()
+        };
+        driver(&recording)
+            .create("/a", &Resources::default())
+            .expect("created");
+    }
+
+    #[test]
+    fn create_writes_unified_last_and_names_what_is_not_there() {
+        let recording = Recording {
+            contents: vec![("cgroup.controllers", "memory\n")],
+            ..Recording::default()
+        };
+        let driver = driver(&recording);
+        driver
+            .create(
+                "/a",
+                &resources(r#"{"memory":{"limit":100},"unified":{"memory.max":"200","memory.high":"150"}}"#),
+            )
+            .expect("created");
+        assert_eq!(
+            recording.lines()[1..],
+            [
+                "/c/u/a/memory.max=100",
+                "/c/u/a/memory.high=150",
+                "/c/u/a/memory.max=200"
+            ]
+        );
+        let refused = driver
+            .create("/b", &resources(r#"{"unified":{"nope.max":"1"}}"#))
+            .expect_err("no such controller");
+        assert!(
+            refused.to_string().contains("unified.nope.max")
+                && refused
+                    .to_string()
+                    .contains("controller \"nope\" not available"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn create_below_a_threaded_group_becomes_threaded_or_says_why_not() {
+        let recording = Recording {
+            contents: vec![
+                ("cgroup.controllers", "cpu memory pids\n"),
+                ("cgroup.type", "domain invalid\n"),
+            ],
+            ..Recording::default()
+        };
+        let driver = driver(&recording);
+        driver
+            .create("/a", &resources(r#"{"pids":{"limit":5}}"#))
+            .expect("threaded");
+        assert!(
+            recording
+                .lines()
+                .contains(&"/c/u/a/cgroup.type=threaded".to_owned())
+        );
+        let refused = driver
+            .create("/b", &resources(r#"{"memory":{"limit":5}}"#))
+            .expect_err("memory is of whole processes");
+        assert!(refused.to_string().contains("invalid state"), "{refused}");
+    }
+
+    #[test]
+    fn create_steps_aside_when_the_caller_alone_is_in_the_way() {
+        let own: &'static str = Box::leak(format!("{}\n", std::process::id()).into_boxed_str());
+        let recording = Recording {
+            contents: vec![
+                ("/c/u/cgroup.controllers", "memory\n"),
+                ("/c/u/p/cgroup.procs", own),
+            ],
+            ..Recording::default()
+        };
+        recording.dirs.lock().expect("dirs").insert("/c/u/p".into());
+        recording.refuse_once("/c/u/p/cgroup.subtree_control", libc::EBUSY);
+        driver(&recording)
+            .create("/p/a", &Resources::default())
+            .expect("created");
+        let lines = recording.lines();
+        assert!(
+            lines.contains(&format!("/c/u/p/{LEAF}/cgroup.procs={}", own.trim()))
+                && lines
+                    .last()
+                    .is_some_and(|line| line == "/c/u/p/cgroup.subtree_control=+memory"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn create_refuses_what_v2_cannot_limit() {
+        let recording = Recording::default();
+        let refused = driver(&recording)
+            .create("/a", &resources(r#"{"network":{"classID":5}}"#))
+            .expect_err("no net_cls");
+        assert!(
+            refused
+                .to_string()
+                .contains("linux.resources.network.classID"),
+            "{refused}"
+        );
+        assert!(recording.lines().is_empty());
+    }
+
+    #[test]
+    fn update_checks_usage_when_it_is_asked_to() {
+        let recording = Recording {
+            contents: vec![
+                ("cgroup.controllers", "memory\n"),
+                ("memory.current", "5000\n"),
+                ("memory.swap.current", "0\n"),
+            ],
+            ..Recording::default()
+        };
+        let driver = driver(&recording);
+        for (json, want) in [
+            (
+                r#"{"memory":{"limit":1024,"checkBeforeUpdate":true}}"#,
+                "rejecting memory limit",
+            ),
+            (
+                r#"{"memory":{"limit":1024,"swap":2048,"checkBeforeUpdate":true}}"#,
+                "rejecting memory+swap limit",
+            ),
+        ] {
+            let refused = driver.update("/a", &resources(json)).expect_err(json);
+            assert!(refused.to_string().contains(want), "{refused}");
+        }
+        assert!(recording.lines().is_empty());
+        driver
+            .update("/a", &resources(r#"{"memory":{"limit":1024}}"#))
+            .expect("unasked");
+        assert_eq!(recording.lines(), ["/c/u/a/memory.max=1024"]);
     }
 }

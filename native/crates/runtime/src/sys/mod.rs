@@ -1,5 +1,6 @@
 //! Thin, safe words for the system calls that a container is made of; each returns the kernel's error untouched.
 
+pub mod bpf;
 pub mod file;
 pub mod memory;
 pub mod mount;
