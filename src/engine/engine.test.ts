@@ -108,7 +108,7 @@ describe("the OCI configuration", () => {
     expect(mounts.find((item) => item.destination === "/a")?.options).toEqual([
       "rbind",
       "rprivate",
-      "ro",
+      "rro",
     ]);
     expect(mounts.find((item) => item.destination === "/a/b/c")?.options).toContain("mode=700");
   });

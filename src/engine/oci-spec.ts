@@ -163,7 +163,8 @@ function mountOf(item: Mount): OciMount {
     return mount(item.target, "bind", item.source ?? "", [
       "rbind",
       item.propagation ?? "rprivate",
-      ...(item.readOnly ? ["ro"] : []),
+      // Docker's read-only holds for what is mounted below the source too.
+      ...(item.readOnly ? ["rro"] : []),
     ]);
   }
   return mount(item.target, "tmpfs", "tmpfs", [

@@ -367,9 +367,19 @@ fn bad_requests_name_the_field_and_leave_nothing() {
             }),
         ),
         (
-            "hugetlbfs",
+            "nosuchfs",
             "invalid",
-            Box::new(|create| create["spec"]["mounts"][0]["type"] = json!("hugetlbfs")),
+            Box::new(|create| {
+                create["spec"]["mounts"]
+                    .as_array_mut()
+                    .expect("mounts")
+                    .push(json!({"destination": "/x", "type": "nosuchfs"}));
+            }),
+        ),
+        (
+            "not of type proc",
+            "invalid",
+            Box::new(|create| create["spec"]["mounts"][0]["type"] = json!("tmpfs")),
         ),
         (
             "size",

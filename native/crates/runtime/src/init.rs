@@ -3,16 +3,18 @@
 //! It is a copy of a single-threaded process (the monitor, itself a fork of the zygote, or the command line), so that allocating here is safe.
 
 use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
+use crate::filesystem::{Filesystem, Sources};
 use crate::lookup::{self, Unstartable};
-use crate::mounts::{self, Surroundings};
+use crate::mounts::Surroundings;
 use crate::namespaces::{self, NEWTIME};
-use crate::plan::{Plan, RootSource};
+use crate::plan::Plan;
 use crate::program::{self, Program};
 use crate::streams::{self, Stdio};
-use crate::sys::{self, file, mount, process, socket};
-use crate::{devices, hooks, masks, root, sysctl, userns, within};
+use crate::sys::{Kernel, process, socket};
+use crate::{devices, hooks, userns};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{State, Status};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -27,6 +29,8 @@ pub(crate) struct Opened {
 pub(crate) struct Orders<'a> {
     pub plan: &'a Plan,
     pub around: &'a Surroundings,
+    /// Trees of mounts that the maker had to open; taken once.
+    pub sources: Cell<Sources>,
     pub joins: &'a [Opened],
     pub stdio: &'a Stdio,
     /// Init's end of the channel. It closes with init, or at exec.
@@ -167,6 +171,9 @@ fn close_others(orders: &Orders<'_>) {
         (0..orders.preserve_fds)
             .filter_map(|index| RawFd::try_from(streams::FIRST_FD + index).ok()),
     );
+    let sources = orders.sources.take();
+    kept.extend(sources.fds());
+    orders.sources.set(sources);
     streams::close_all_but(&mut kept);
 }
 
@@ -228,100 +235,16 @@ fn setup(orders: &Orders<'_>) -> Result<OwnedFd, Failure> {
 
 /// Builds the root and enters it.
 fn files(orders: &Orders<'_>) -> Result<(), Failure> {
-    let Orders { plan, around, .. } = *orders;
-    let spec = &plan.spec;
-    separate_mounts(plan)?;
-    let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
-    let root = match &plan.root {
-        RootSource::Overlay(rootfs) => root::mount_overlay(rootfs, nodev)?,
-        RootSource::Directory(path) => bind_directory(path)?,
-    };
-    let mut attached = false;
-    for planned in &plan.mounts {
-        if !attached && planned.mount.kind.starts_with("cgroup") {
-            enter_cgroup(orders)?;
-            attached = true;
-        }
-        mounts::mount(root.as_fd(), planned, around)?;
-        if planned.mount.kind == "tmpfs" && planned.destination == ["dev"] {
-            let dev = doing(
-                "opening /dev",
-                within::make_real_directory(root.as_fd(), &planned.destination),
-            )?;
-            devices::fill(dev.as_fd(), around.nodev)?;
-        }
-    }
-    if !attached {
-        enter_cgroup(orders)?;
-    }
+    let plan = orders.plan;
+    let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, orders.sources.take())?;
+    files.mount_all(&mut || enter_cgroup(orders))?;
     if plan.makes(libc::CLONE_NEWNET) {
         doing("bringing lo up", process::loopback_up())?;
     }
-    if !spec.linux.sysctl.is_empty() {
-        let proc_root = sysctl::private_proc()?;
-        sysctl::apply(proc_root.as_fd(), &spec.linux.sysctl)?;
-    }
     set_names(plan)?;
-    make_cwd(root.as_fd(), &spec.process.cwd)?;
     run_creation_hooks(orders)?;
-    masks::make_readonly(root.as_fd(), &spec.linux.readonly_paths)?;
-    masks::mask(root.as_fd(), &spec.linux.masked_paths)?;
-    if spec.root.readonly {
-        let set = mount::set_attributes(root.as_fd(), mount::ATTR_RDONLY, 0, 0, false);
-        doing("making the root read-only", set)?;
-    }
-    doing("entering the root", process::change_dir_to(root.as_fd()))?;
-    if orders.no_pivot {
-        doing(
-            "moving the root to /",
-            mount::move_working_directory_to_root(),
-        )
-    } else if plan.namespaces.has(libc::CLONE_NEWNS) {
-        doing(
-            "pivoting into the root",
-            mount::pivot_into_working_directory(),
-        )
-    } else {
-        doing(
-            "changing the root",
-            process::change_root_to_working_directory(),
-        )
-    }
-}
-
-/// Without a mount namespace of its own the container's mounts are the maker's, whose propagation is not ours to change.
-fn separate_mounts(plan: &Plan) -> Result<(), Failure> {
-    if !plan.namespaces.has(libc::CLONE_NEWNS) {
-        return Ok(());
-    }
-    let slave = plan
-        .mounts
-        .iter()
-        .any(|planned| planned.options.propagation == Some(libc::MS_SLAVE));
-    let propagation = plan.propagation.unwrap_or(
-        libc::MS_REC
-            | if slave {
-                libc::MS_SLAVE
-            } else {
-                libc::MS_PRIVATE
-            },
-    );
-    doing(
-        "separating the mounts from the host's",
-        mount::mount("", "/", "", propagation, ""),
-    )
-}
-
-fn bind_directory(path: &std::path::Path) -> Result<OwnedFd, Failure> {
-    let act = || -> io::Result<OwnedFd> {
-        let text = path.to_string_lossy();
-        let directory = file::open(&text, libc::O_PATH | libc::O_DIRECTORY)?;
-        let tree = mount::clone_tree(directory.as_fd(), true)?;
-        mount::set_attributes(tree.as_fd(), 0, 0, libc::MS_PRIVATE, false)?;
-        mount::attach(tree.as_fd(), directory.as_fd())?;
-        Ok(tree)
-    };
-    doing(&format!("binding root.path {}", path.display()), act())
+    files.finish()?;
+    files.enter(orders.no_pivot)
 }
 
 fn set_names(plan: &Plan) -> Result<(), Failure> {
@@ -383,19 +306,6 @@ fn run_hooks(
         ..state.clone()
     };
     hooks::run(name, list, &state)
-}
-
-/// Docker makes a missing working directory, as root.
-fn make_cwd(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Failure> {
-    let parts = within::clean(cwd);
-    match within::make(root, &parts, within::Kind::Directory) {
-        // On a read-only file system chdir will tell what is missing.
-        Err(error) if !sys::is(&error, libc::EROFS) => Err(Failure::io(
-            format!("making working directory {cwd:?}"),
-            &error,
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Whether the program is there at all, so that a creation that could never be started fails.

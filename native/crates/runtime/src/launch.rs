@@ -7,10 +7,11 @@ use crate::lookup::Unstartable;
 use crate::mounts::Surroundings;
 use crate::plan::Plan;
 use crate::streams::Stdio;
-use crate::sys::{file, process, socket};
+use crate::sys::{Kernel, file, process, socket};
 use crate::{hooks, namespaces, rlimits, userns};
 use shoal_protocol::oci::{State, Status};
 use shoal_protocol::{Failure, FailureCode};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -118,8 +119,10 @@ fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parke
     let resources = &plan.spec.linux.resources;
     let around = Surroundings {
         cgroups: driver.views(resources),
+        groups: driver.directories(&plan.cgroup),
         nodev: !driver.limits_devices(),
     };
+    let sources = plan.files.sources(&Kernel)?;
     let joins = open_joins(plan)?;
     let listener = match &options.park {
         Park::Channel => None,
@@ -140,6 +143,7 @@ fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parke
     let orders = Orders {
         plan,
         around: &around,
+        sources: Cell::new(sources),
         joins: &joins,
         stdio: &options.stdio,
         channel: theirs,

@@ -5,6 +5,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod channel;
 pub mod devices;
+pub mod filesystem;
 pub mod hooks;
 pub mod id;
 mod init;

@@ -1,37 +1,15 @@
 //! A configuration checked as a whole before anything is made: what passes here fails later only for the world's reasons.
 
 use crate::caps::{self, Masks};
-use crate::mount_options::{self, Options};
 use crate::namespaces::{self, Namespaces};
-use crate::{attributes, cgroup, hooks, rlimits, sysctl, userns, within};
-use shoal_protocol::calls::Rootfs;
-use shoal_protocol::oci::{self, Mount, Spec};
-use shoal_protocol::{Failure, FailureCode};
-use std::path::PathBuf;
+use crate::{attributes, cgroup, filesystem, hooks, rlimits, userns};
 
-/// Most layers that overlayfs stacks.
-pub const LAYERS_MAX: usize = 500;
-/// Most mounts of one container.
-pub const MOUNTS_MAX: usize = 1024;
+pub use crate::filesystem::RootSource;
+use shoal_protocol::Failure;
+use shoal_protocol::oci::{self, Spec};
+
 /// Longest host name and domain name the kernel takes.
 pub const HOSTNAME_BYTES_MAX: usize = 64;
-
-/// A mount with its options read and its destination split.
-#[derive(Debug, Clone)]
-pub struct PlannedMount {
-    pub mount: Mount,
-    pub options: Options,
-    pub destination: Vec<String>,
-}
-
-/// Where the container's files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RootSource {
-    /// An overlay that is mounted inside the container's own mount namespace.
-    Overlay(Rootfs),
-    /// A directory of the host, as an absolute path; it is bound onto itself.
-    Directory(PathBuf),
-}
 
 /// What a plan is made of.
 #[derive(Debug, Clone)]
@@ -49,13 +27,11 @@ pub struct Input {
 pub struct Plan {
     pub container_id: String,
     pub spec: Spec,
-    pub root: RootSource,
+    /// The root, mounts, devices and what is hidden of them.
+    pub files: filesystem::Plan,
     pub cgroup: String,
     pub caps: Masks,
     pub namespaces: Namespaces,
-    pub mounts: Vec<PlannedMount>,
-    /// `MS_*` of linux.rootfsPropagation; None when the configuration says nothing.
-    pub propagation: Option<libc::c_ulong>,
 }
 
 impl Plan {
@@ -74,45 +50,16 @@ impl Plan {
         hooks::validate(&spec.hooks)?;
         userns::validate("linux.uidMappings", &spec.linux.uid_mappings)?;
         userns::validate("linux.gidMappings", &spec.linux.gid_mappings)?;
-        check_root(&root)?;
         let namespaces = Namespaces::read(&spec.linux.namespaces)?;
         check_namespaces(&spec, &namespaces)?;
-        sysctl::validate(
-            &spec.linux.sysctl,
-            namespaces.has(libc::CLONE_NEWNET),
-            namespaces.has(libc::CLONE_NEWIPC),
-        )?;
-        if spec.mounts.len() > MOUNTS_MAX {
-            return Err(Failure::invalid(
-                "reading mounts",
-                format!(
-                    "{} mounts are over the limit of {MOUNTS_MAX}",
-                    spec.mounts.len()
-                ),
-            ));
-        }
-        let mounts = spec
-            .mounts
-            .iter()
-            .map(planned_mount)
-            .collect::<Result<_, _>>()?;
-        for path in spec
-            .linux
-            .masked_paths
-            .iter()
-            .chain(&spec.linux.readonly_paths)
-        {
-            within::components("reading linux.maskedPaths and linux.readonlyPaths", path)?;
-        }
+        let owned = namespaces.flags().cast_unsigned().into();
+        let files = filesystem::Plan::new(&spec, root, owned)?;
         let caps = caps::masks(&spec.process.capabilities)?;
-        let propagation = propagation(&spec.linux.rootfs_propagation)?;
         Ok(Self {
             container_id,
             caps,
             namespaces,
-            mounts,
-            propagation,
-            root,
+            files,
             cgroup,
             spec,
         })
@@ -174,44 +121,6 @@ fn check_names(spec: &Spec) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn check_root(root: &RootSource) -> Result<(), Failure> {
-    let check = |field: &str, path: &str| {
-        if within::components(&format!("reading {field}"), path)?.is_empty() {
-            return Err(Failure::invalid(
-                format!("reading {field}"),
-                format!("path {path:?} is the root of the host"),
-            ));
-        }
-        Ok(())
-    };
-    let rootfs = match root {
-        RootSource::Overlay(rootfs) => rootfs,
-        RootSource::Directory(path) => {
-            let text = path.to_str().ok_or_else(|| {
-                Failure::invalid(
-                    "reading root.path",
-                    format!("{} is not UTF-8", path.display()),
-                )
-            })?;
-            return check("root.path", text);
-        }
-    };
-    if rootfs.layers.len() > LAYERS_MAX {
-        return Err(Failure::invalid(
-            "reading rootfs.layers",
-            format!(
-                "{} layers are over the limit of {LAYERS_MAX}",
-                rootfs.layers.len()
-            ),
-        ));
-    }
-    rootfs
-        .layers
-        .iter()
-        .chain([&rootfs.directory])
-        .try_for_each(|path| check("rootfs", path))
 }
 
 /// What makes no sense together: settings of namespaces that the container does not have for itself.
@@ -279,66 +188,11 @@ fn check_namespaces(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure>
     Ok(())
 }
 
-fn propagation(word: &str) -> Result<Option<libc::c_ulong>, Failure> {
-    let flags = match word {
-        "" => return Ok(None),
-        "shared" => libc::MS_SHARED,
-        "slave" => libc::MS_SLAVE,
-        "private" => libc::MS_PRIVATE,
-        "unbindable" => libc::MS_UNBINDABLE,
-        "rshared" => libc::MS_SHARED | libc::MS_REC,
-        "rslave" => libc::MS_SLAVE | libc::MS_REC,
-        "rprivate" => libc::MS_PRIVATE | libc::MS_REC,
-        "runbindable" => libc::MS_UNBINDABLE | libc::MS_REC,
-        other => {
-            return Err(Failure::new(
-                FailureCode::Invalid,
-                "reading linux.rootfsPropagation",
-                format!("{other:?} is not (r)shared, (r)slave, (r)private or (r)unbindable"),
-            ));
-        }
-    };
-    Ok(Some(flags))
-}
-
-fn planned_mount(mount: &Mount) -> Result<PlannedMount, Failure> {
-    let destination = within::components("reading mounts.destination", &mount.destination)?;
-    if destination.is_empty() {
-        return Err(Failure::invalid(
-            "reading mounts.destination",
-            "a mount on / would hide the root; choose another destination",
-        ));
-    }
-    let mut options = mount_options::parse(&mount.destination, &mount.options)?;
-    options.bind |= mount.kind == "bind";
-    if options.bind && !mount.source.starts_with('/') {
-        return Err(Failure::invalid(
-            format!("reading the mount on {:?}", mount.destination),
-            format!("bind source {:?} is not an absolute path", mount.source),
-        ));
-    }
-    if !options.bind
-        && !matches!(
-            mount.kind.as_str(),
-            "proc" | "tmpfs" | "devpts" | "mqueue" | "sysfs" | "cgroup" | "cgroup2"
-        )
-    {
-        return Err(Failure::invalid(
-            format!("reading the mount on {:?}", mount.destination),
-            format!("file system type {:?} is not supported", mount.kind),
-        ));
-    }
-    Ok(PlannedMount {
-        mount: mount.clone(),
-        options,
-        destination,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use shoal_protocol::FailureCode;
 
     fn base() -> Value {
         json!({
@@ -407,8 +261,8 @@ mod tests {
                 "destination",
             ),
             (
-                |v| v["mounts"] = json!([{"destination": "/a", "type": "nfs"}]),
-                "nfs",
+                |v| v["mounts"] = json!([{"destination": "/a"}]),
+                "type is missing",
             ),
             (
                 |v| v["mounts"] = json!([{"destination": "/a", "type": "bind", "source": "x"}]),

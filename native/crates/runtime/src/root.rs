@@ -1,17 +1,59 @@
-//! The container's root: an overlay over its layers, mounted inside the container's own mount namespace.
+//! The container's root: an overlay over its layers, or a directory, mounted inside the container's own mount namespace.
 
-use crate::sys::{file, is, mount};
+use crate::filesystem::RootSource;
+use crate::sys::{Calls, Change, Draft, is, mount};
 use shoal_protocol::{Failure, calls::Rootfs};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Most layers that overlayfs stacks.
+pub const LAYERS_MAX: usize = 500;
 /// Names below `Rootfs::directory`.
 pub const UPPER: &str = "upper";
 pub const WORK: &str = "work";
 /// The only lower directory of a root without layers.
 const EMPTY: &str = "empty";
+
+/// Refuses a root that is the host's own, or whose paths are none.
+pub fn validate(root: &RootSource) -> Result<(), Failure> {
+    let check = |field: &str, path: &str| {
+        if crate::within::components(&format!("reading {field}"), path)?.is_empty() {
+            return Err(Failure::invalid(
+                format!("reading {field}"),
+                format!("path {path:?} is the root of the host"),
+            ));
+        }
+        Ok(())
+    };
+    let rootfs = match root {
+        RootSource::Overlay(rootfs) => rootfs,
+        RootSource::Directory(path) => {
+            let text = path.to_str().ok_or_else(|| {
+                Failure::invalid(
+                    "reading root.path",
+                    format!("{} is not UTF-8", path.display()),
+                )
+            })?;
+            return check("root.path", text);
+        }
+    };
+    if rootfs.layers.len() > LAYERS_MAX {
+        return Err(Failure::invalid(
+            "reading rootfs.layers",
+            format!(
+                "{} layers are over the limit of {LAYERS_MAX}",
+                rootfs.layers.len()
+            ),
+        ));
+    }
+    rootfs
+        .layers
+        .iter()
+        .chain([&rootfs.directory])
+        .try_for_each(|path| check("rootfs", path))
+}
 
 /// Makes `upper` (which gives the container's `/` its mode: 0755 by the caller's umask) and `work`; the directory itself may be there, they may not.
 pub fn prepare(rootfs: &Rootfs) -> Result<(), Failure> {
@@ -33,8 +75,75 @@ pub fn prepare(rootfs: &Rootfs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Mounts the overlay on `Rootfs::directory` (in the current mount namespace) and gives its root.
-pub fn mount_overlay(rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failure> {
+/// Mounts the root in the current mount namespace and gives it. `attributes` are `MOUNT_ATTR_*` added to its own.
+pub fn mount(calls: &dyn Calls, source: &RootSource, attributes: u64) -> Result<OwnedFd, Failure> {
+    match source {
+        RootSource::Overlay(rootfs) => mount_overlay(calls, rootfs, attributes),
+        RootSource::Directory(path) => mount_directory(calls, path, attributes),
+    }
+}
+
+/// Makes the mount that holds the root private: else the root would appear on the host too, and pivot_root(2) refuses it.
+pub fn separate_parent(calls: &dyn Calls, source: &RootSource) -> Result<(), Failure> {
+    let mut path = place(source);
+    loop {
+        let text = path.to_str().unwrap_or("/");
+        match calls.mount("", text, "", libc::MS_PRIVATE, "") {
+            // Not a mount point: the one above is the one that is meant.
+            Err(error) if is(&error, libc::EINVAL) => match path.parent() {
+                Some(above) => path = above,
+                None => return Err(Failure::io("separating the root from the host's", &error)),
+            },
+            other => {
+                return other
+                    .map_err(|error| Failure::io("separating the root from the host's", &error));
+            }
+        }
+    }
+}
+
+/// Where the root is mounted.
+pub fn place(source: &RootSource) -> &Path {
+    match source {
+        RootSource::Overlay(rootfs) => Path::new(&rootfs.directory),
+        RootSource::Directory(path) => path,
+    }
+}
+
+/// The directory bound onto itself, with what is mounted below it.
+fn mount_directory(calls: &dyn Calls, path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
+    let doing = || format!("mounting root.path {path:?}");
+    let text = path
+        .to_str()
+        .ok_or_else(|| Failure::invalid(doing(), "it is not UTF-8; rename it"))?;
+    let directory =
+        calls
+            .open(text, libc::O_PATH | libc::O_DIRECTORY)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOENT) => Failure::invalid(
+                    doing(),
+                    "there is no such directory; make the root file system there",
+                ),
+                Some(libc::ENOTDIR) => Failure::invalid(doing(), "it is not a directory"),
+                _ => Failure::io(doing(), &error),
+            })?;
+    let act = || -> io::Result<OwnedFd> {
+        let tree = calls.clone_tree(directory.as_fd(), true)?;
+        let change = Change {
+            set: attributes,
+            // pivot_root(2) refuses a root that is shared, and nothing of ours may reach the host.
+            propagation: libc::MS_PRIVATE,
+            ..Change::default()
+        };
+        calls.change_mount(tree.as_fd(), &change, false)?;
+        calls.attach(tree.as_fd(), directory.as_fd())?;
+        Ok(tree)
+    };
+    act().map_err(|error| Failure::io(doing(), &error))
+}
+
+/// Mounts the overlay on `Rootfs::directory`.
+fn mount_overlay(calls: &dyn Calls, rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failure> {
     let dir = &rootfs.directory;
     let empty = format!("{dir}/{EMPTY}");
     let layers: Vec<&str> = if rootfs.layers.is_empty() {
@@ -43,43 +152,56 @@ pub fn mount_overlay(rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failur
         // The kernel wants the highest first.
         rootfs.layers.iter().rev().map(String::as_str).collect()
     };
-    for layer in &layers {
-        if !Path::new(layer).is_dir() {
-            return Err(Failure::invalid(
-                "mounting the root",
-                format!("layer {layer:?} is not a directory on this node; unpack it first"),
-            ));
-        }
-    }
     let doing = || format!("mounting an overlay of {} layers on {dir:?}", layers.len());
-    match overlay(&layers, dir, attributes) {
+    match overlay(calls, &layers, dir, attributes) {
         Ok(root) => {
-            let target = file::open(dir, libc::O_PATH | libc::O_DIRECTORY)
+            let target = calls
+                .open(dir, libc::O_PATH | libc::O_DIRECTORY)
                 .map_err(|error| Failure::io(format!("opening {dir:?}"), &error))?;
-            mount::attach(root.as_fd(), target.as_fd())
+            calls
+                .attach(root.as_fd(), target.as_fd())
                 .map_err(|error| Failure::io(doing(), &error))?;
             Ok(root)
         }
         // Before Linux 6.5 layers cannot be added one by one.
         Err((error, _)) if is(&error, libc::EINVAL) => {
-            overlay_by_data(&layers, dir, attributes).map_err(|error| Failure::io(doing(), &error))
+            overlay_by_data(calls, &layers, dir, attributes)
+                .map_err(|error| explained(calls, &layers, doing(), &error, None))
         }
-        Err((error, complaint)) => {
-            let mut failure = Failure::io(doing(), &error);
-            if let Some(complaint) = complaint {
-                failure.message = format!("{}: {complaint}", failure.message);
-            }
-            Err(failure)
-        }
+        Err((error, complaint)) => Err(explained(calls, &layers, doing(), &error, complaint)),
     }
 }
 
+/// The failure of an overlay: looked for only now, a layer that is missing is named.
+fn explained(
+    calls: &dyn Calls,
+    layers: &[&str],
+    doing: String,
+    error: &io::Error,
+    complaint: Option<String>,
+) -> Failure {
+    for layer in layers {
+        if calls.open(layer, libc::O_PATH | libc::O_DIRECTORY).is_err() {
+            return Failure::invalid(
+                "mounting the root",
+                format!("layer {layer:?} is not a directory on this node; unpack it first"),
+            );
+        }
+    }
+    let mut failure = Failure::io(doing, error);
+    if let Some(complaint) = complaint {
+        failure.message = format!("{}: {complaint}", failure.message);
+    }
+    failure
+}
+
 fn overlay(
+    calls: &dyn Calls,
     layers: &[&str],
     dir: &str,
     attributes: u64,
 ) -> Result<OwnedFd, (io::Error, Option<String>)> {
-    let draft = mount::Draft::new("overlay").map_err(|error| (error, None))?;
+    let draft = Draft::new(calls, "overlay").map_err(|error| (error, None))?;
     let configure = || -> io::Result<()> {
         draft.set("source", "overlay")?;
         for layer in layers {
@@ -89,21 +211,29 @@ fn overlay(
         draft.set("workdir", &format!("{dir}/{WORK}"))
     };
     configure().map_err(|error| (error, draft.complaint()))?;
-    let root = draft.mount(attributes).map_err(|error| (error, None))?;
-    expect_writable(&root, dir).map_err(|error| (error, None))?;
+    let root = draft
+        .mount(attributes)
+        .map_err(|error| (error, draft.complaint()))?;
+    expect_writable(calls, &root, dir).map_err(|error| (error, None))?;
     Ok(root)
 }
 
 /// An overlay that cannot make its directory in `work` (a full disk) comes up read-only, which is found out here by its reason.
-fn expect_writable(root: &OwnedFd, dir: &str) -> io::Result<()> {
-    if !file::is_read_only(root.as_fd())? {
+fn expect_writable(calls: &dyn Calls, root: &OwnedFd, dir: &str) -> io::Result<()> {
+    if !calls.is_read_only(root.as_fd())? {
         return Ok(());
     }
-    fs::create_dir(Path::new(dir).join(WORK).join("probe"))?;
+    let work = calls.open(&format!("{dir}/{WORK}"), libc::O_PATH | libc::O_DIRECTORY)?;
+    calls.make_dir_at(work.as_fd(), "probe", 0o700)?;
     Err(io::Error::from_raw_os_error(libc::EROFS))
 }
 
-fn overlay_by_data(layers: &[&str], dir: &str, attributes: u64) -> io::Result<OwnedFd> {
+fn overlay_by_data(
+    calls: &dyn Calls,
+    layers: &[&str],
+    dir: &str,
+    attributes: u64,
+) -> io::Result<OwnedFd> {
     let escaped = |path: &str| {
         path.replace('\\', "\\\\")
             .replace(':', "\\:")
@@ -121,8 +251,8 @@ fn overlay_by_data(layers: &[&str], dir: &str, attributes: u64) -> io::Result<Ow
     } else {
         0
     };
-    mount::mount("overlay", dir, "overlay", flags, &data)?;
-    let root = file::open(dir, libc::O_PATH | libc::O_DIRECTORY)?;
-    expect_writable(&root, dir)?;
+    calls.mount("overlay", dir, "overlay", flags, &data)?;
+    let root = calls.open(dir, libc::O_PATH | libc::O_DIRECTORY)?;
+    expect_writable(calls, &root, dir)?;
     Ok(root)
 }

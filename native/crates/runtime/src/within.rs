@@ -1,6 +1,6 @@
 //! Finding and making paths inside a container's root, always by descriptor, so that nothing in an image leads outside.
 
-use crate::sys::{self, file};
+use crate::sys::{self, Calls, file};
 use shoal_protocol::Failure;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,8 +41,12 @@ pub fn clean(path: &str) -> Vec<String> {
 }
 
 /// Opens what is there (O_PATH), following links inside the root only. None when nothing is.
-pub fn find(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<Option<OwnedFd>> {
-    match file::open_at2(root, &relative(parts), libc::O_PATH, file::IN_ROOT) {
+pub fn find(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+) -> io::Result<Option<OwnedFd>> {
+    match calls.open_at2(root, &relative(parts), libc::O_PATH, file::IN_ROOT) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if sys::is(&error, libc::ENOENT) || sys::is(&error, libc::ENOTDIR) => Ok(None),
         Err(error) => Err(error),
@@ -51,40 +55,94 @@ pub fn find(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<Option<OwnedFd
 
 /// Opens a mount point (O_PATH), making it and the directories above it (0755, root's) where they are missing.
 /// A link that leads to nothing (images have them at /etc/resolv.conf) is followed inside the root and its target made.
-pub fn make(root: BorrowedFd<'_>, parts: &[String], kind: Kind) -> io::Result<OwnedFd> {
-    make_through(root, parts, kind, LINKS_MAX)
+pub fn make(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+    kind: Kind,
+) -> io::Result<OwnedFd> {
+    make_through(calls, root, parts, kind, LINKS_MAX)
+}
+
+/// As `make`; the second is whether it was there before.
+pub fn make_or_find(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+    kind: Kind,
+) -> io::Result<(OwnedFd, bool)> {
+    if let Some(found) = find(calls, root, parts)? {
+        return Ok((found, true));
+    }
+    make_missing(calls, root, parts, kind, LINKS_MAX).map(|made| (made, false))
+}
+
+/// As `make_or_find`, but a link at the last component is itself the mount point.
+pub fn make_nofollow(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+    kind: Kind,
+) -> io::Result<(OwnedFd, bool)> {
+    let Some((name, above)) = parts.split_last() else {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    };
+    let parent = make(calls, root, above, Kind::Directory)?;
+    match calls.open_at(parent.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        Ok(found) => Ok((found, true)),
+        Err(error) if sys::is(&error, libc::ENOENT) => {
+            make_at(calls, parent.as_fd(), name, kind).map(|made| (made, false))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn make_through(
+    calls: &dyn Calls,
     root: BorrowedFd<'_>,
     parts: &[String],
     kind: Kind,
     links: u32,
 ) -> io::Result<OwnedFd> {
-    if let Some(found) = find(root, parts)? {
-        return Ok(found);
+    match find(calls, root, parts)? {
+        Some(found) => Ok(found),
+        None => make_missing(calls, root, parts, kind, links),
     }
+}
+
+fn make_missing(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+    kind: Kind,
+    links: u32,
+) -> io::Result<OwnedFd> {
     let Some((name, above)) = parts.split_last() else {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
     };
-    let parent = make_through(root, above, Kind::Directory, links)?;
-    match make_at(parent.as_fd(), name, kind) {
+    let parent = make_through(calls, root, above, Kind::Directory, links)?;
+    match make_at(calls, parent.as_fd(), name, kind) {
         Err(error) if sys::is(&error, libc::EEXIST) => {
             if links == 0 {
                 return Err(io::Error::from_raw_os_error(libc::ELOOP));
             }
-            let target = file::read_link_at(parent.as_fd(), name)?;
-            make_through(root, &behind_link(above, &target), kind, links - 1)
+            let target = calls.read_link_at(parent.as_fd(), name)?;
+            make_through(calls, root, &behind_link(above, &target), kind, links - 1)
         }
         other => other,
     }
 }
 
-fn make_at(parent: BorrowedFd<'_>, name: &str, kind: Kind) -> io::Result<OwnedFd> {
+fn make_at(
+    calls: &dyn Calls,
+    parent: BorrowedFd<'_>,
+    name: &str,
+    kind: Kind,
+) -> io::Result<OwnedFd> {
     match kind {
         Kind::Directory => {
-            file::make_dir_at(parent, name, 0o755)?;
-            file::open_at(
+            calls.make_dir_at(parent, name, 0o755)?;
+            calls.open_at(
                 parent,
                 name,
                 libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW,
@@ -93,8 +151,8 @@ fn make_at(parent: BorrowedFd<'_>, name: &str, kind: Kind) -> io::Result<OwnedFd
         }
         Kind::File => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-            drop(file::open_at(parent, name, flags, 0o755)?);
-            file::open_at(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            drop(calls.open_at(parent, name, flags, 0o755)?);
+            calls.open_at(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)
         }
     }
 }
@@ -119,9 +177,13 @@ fn behind_link(above: &[String], target: &str) -> Vec<String> {
 }
 
 /// Like `make` for a directory, but no component may be a symlink: for the places whose identity matters (/proc, /sys, /dev).
-pub fn make_real_directory(root: BorrowedFd<'_>, parts: &[String]) -> io::Result<OwnedFd> {
+pub fn make_real_directory(
+    calls: &dyn Calls,
+    root: BorrowedFd<'_>,
+    parts: &[String],
+) -> io::Result<OwnedFd> {
     let open = |path: &str| {
-        file::open_at2(
+        calls.open_at2(
             root,
             path,
             libc::O_PATH | libc::O_DIRECTORY,
@@ -133,8 +195,8 @@ pub fn make_real_directory(root: BorrowedFd<'_>, parts: &[String]) -> io::Result
             let Some((name, above)) = parts.split_last() else {
                 return Err(error);
             };
-            let parent = make_real_directory(root, above)?;
-            file::make_dir_at(parent.as_fd(), name, 0o755)?;
+            let parent = make_real_directory(calls, root, above)?;
+            calls.make_dir_at(parent.as_fd(), name, 0o755)?;
             open(&relative(parts))
         }
         other => other,
@@ -178,24 +240,46 @@ mod tests {
         .expect("root");
         let parts = |path: &str| components("x", path).expect("parts");
         drop(
-            make(root.as_fd(), &parts("/inside/new/deep"), Kind::Directory)
-                .expect("through an inner link"),
+            make(
+                &sys::Kernel,
+                root.as_fd(),
+                &parts("/inside/new/deep"),
+                Kind::Directory,
+            )
+            .expect("through an inner link"),
         );
         assert!(root_path.join("real/new/deep").is_dir());
         // What a dangling link names is made inside the root; nothing appears outside.
-        drop(make(root.as_fd(), &parts("/away/x"), Kind::Directory).expect("inside"));
-        drop(make(root.as_fd(), &parts("/up/x"), Kind::File).expect("inside"));
+        drop(
+            make(
+                &sys::Kernel,
+                root.as_fd(),
+                &parts("/away/x"),
+                Kind::Directory,
+            )
+            .expect("inside"),
+        );
+        drop(make(&sys::Kernel, root.as_fd(), &parts("/up/x"), Kind::File).expect("inside"));
         assert!(root_path.join("outside/x").is_file());
         symlink("loop-b", root_path.join("loop-a")).expect("link");
         symlink("loop-a", root_path.join("loop-b")).expect("link");
-        assert!(make(root.as_fd(), &parts("/loop-a/x"), Kind::Directory).is_err());
+        assert!(
+            make(
+                &sys::Kernel,
+                root.as_fd(),
+                &parts("/loop-a/x"),
+                Kind::Directory
+            )
+            .is_err()
+        );
         assert_eq!(
             std::fs::read_dir(dir.join("outside"))
                 .expect("list")
                 .count(),
             0
         );
-        let error = make_real_directory(root.as_fd(), &parts("/inside")).expect_err("a link");
+        let error =
+            make_real_directory(&sys::Kernel, root.as_fd(), &parts("/inside")).expect_err("a link");
         assert!(
             sys::is(&error, libc::ELOOP) || sys::is(&error, libc::ENOTDIR),
             "{error}"

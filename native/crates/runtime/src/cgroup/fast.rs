@@ -1,6 +1,6 @@
 //! The option that makes attaching to v1 groups fast on an idle machine.
 
-use crate::sys::mount::Draft;
+use crate::sys::{Draft, Kernel};
 use shoal_protocol::Failure;
 use std::os::fd::OwnedFd;
 
@@ -19,7 +19,7 @@ pub fn fast_cgroups() -> Result<OwnedFd, Failure> {
         format!("making attaches fast ({step} of a control group hierarchy with favordynmods)")
     };
     let made = |step: &str, error: std::io::Error| Failure::io(doing(step), &error);
-    let hierarchy = Draft::new("cgroup").map_err(|error| made("opening", error))?;
+    let hierarchy = Draft::new(&Kernel, "cgroup").map_err(|error| made("opening", error))?;
     for flag in ["none", "favordynmods"] {
         hierarchy.flag(flag).map_err(|error| made(flag, error))?;
     }

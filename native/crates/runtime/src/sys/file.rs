@@ -126,6 +126,93 @@ pub fn stat(fd: BorrowedFd<'_>) -> io::Result<(u32, u32, u32)> {
     ))
 }
 
+/// What fstat(2) tells of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Type and permissions.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of a device node.
+    pub major: u32,
+    pub minor: u32,
+    /// Which file system it is on.
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl Stat {
+    /// Whether it is of this type (`S_IFDIR`, ...).
+    pub fn is(&self, kind: u32) -> bool {
+        self.mode & libc::S_IFMT == kind
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.is(libc::S_IFDIR)
+    }
+}
+
+/// fstat(2).
+pub fn look(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+    // SAFETY: stat is plain data that fstat fills.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to our own struct.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(Stat {
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        major: libc::major(stat.st_rdev),
+        minor: libc::minor(stat.st_rdev),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
+}
+
+/// fchownat(2), not through a link.
+pub fn change_owner_at(dir: BorrowedFd<'_>, name: &str, uid: u32, gid: u32) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: name is NUL-terminated and lives over the call.
+    check(
+        unsafe {
+            libc::fchownat(
+                dir.as_raw_fd(),
+                name.as_ptr(),
+                uid,
+                gid,
+                libc::AT_SYMLINK_NOFOLLOW,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// fchmodat(2); only for names that are known not to be links.
+pub fn change_mode_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: name is NUL-terminated and lives over the call.
+    check(unsafe { libc::fchmodat(dir.as_raw_fd(), name.as_ptr(), mode, 0) }.into()).map(drop)
+}
+
+/// Writes all bytes in as few calls as the kernel takes.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // SAFETY: the buffer is readable for its length.
+        let wrote = check(
+            unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) }
+                as libc::c_long,
+        );
+        match wrote {
+            Ok(wrote) => bytes = &bytes[usize::try_from(wrote).unwrap_or(0).min(bytes.len())..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Whether a descriptor is of a directory.
 pub fn is_dir(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(stat(fd)?.0 & libc::S_IFMT == libc::S_IFDIR)

@@ -1,11 +1,14 @@
 //! Thin, safe words for the system calls that a container is made of; each returns the kernel's error untouched.
 
 pub mod bpf;
+mod calls;
 pub mod file;
 pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod socket;
+
+pub use calls::{Calls, Change, Draft, Kernel};
 
 use std::ffi::CString;
 use std::io;

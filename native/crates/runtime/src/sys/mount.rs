@@ -43,60 +43,48 @@ fn config(
     .map(drop)
 }
 
-/// A file system being configured (fsopen).
-pub struct Draft(OwnedFd);
+/// Starts a file system of this type (fsopen(2)).
+pub fn fs_open(kind: &str) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: u32 = 1;
+    let kind = c_string(kind)?;
+    // SAFETY: kind is NUL-terminated and lives over the call.
+    new_fd(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+}
 
-impl Draft {
-    /// Starts a file system of this type.
-    pub fn new(kind: &str) -> io::Result<Self> {
-        const FSOPEN_CLOEXEC: u32 = 1;
-        let kind = c_string(kind)?;
-        // SAFETY: kind is NUL-terminated and lives over the call.
-        new_fd(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)
-    }
+/// Sets `key=value`, or a key that takes no value (fsconfig(2)).
+pub fn fs_set(fs: BorrowedFd<'_>, key: &str, value: Option<&str>) -> io::Result<()> {
+    let key = c_string(key)?;
+    let value = value.map(c_string).transpose()?;
+    let command = if value.is_some() {
+        FSCONFIG_SET_STRING
+    } else {
+        FSCONFIG_SET_FLAG
+    };
+    config(fs, command, Some(&key), value.as_deref())
+}
 
-    /// Sets `key=value`.
-    pub fn set(&self, key: &str, value: &str) -> io::Result<()> {
-        self.configure(FSCONFIG_SET_STRING, key, Some(value))
-    }
+/// Makes the file system and a detached mount of it (fsconfig(2), fsmount(2)).
+pub fn fs_mount(fs: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    config(fs, FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: no pointers.
+    new_fd(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            fs.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            attributes,
+        )
+    })
+}
 
-    /// Sets a key that takes no value.
-    pub fn flag(&self, key: &str) -> io::Result<()> {
-        self.configure(FSCONFIG_SET_FLAG, key, None)
-    }
-
-    fn configure(&self, command: u32, key: &str, value: Option<&str>) -> io::Result<()> {
-        use std::os::fd::AsFd;
-        let key = c_string(key)?;
-        let value = value.map(c_string).transpose()?;
-        config(self.0.as_fd(), command, Some(&key), value.as_deref())
-    }
-
-    /// Makes the file system and a detached mount of it.
-    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
-        use std::os::fd::AsFd;
-        const FSMOUNT_CLOEXEC: u32 = 1;
-        config(self.0.as_fd(), FSCONFIG_CMD_CREATE, None, None)?;
-        // SAFETY: no pointers.
-        new_fd(unsafe {
-            libc::syscall(
-                libc::SYS_fsmount,
-                self.0.as_raw_fd(),
-                FSMOUNT_CLOEXEC,
-                attributes,
-            )
-        })
-    }
-
-    /// What the kernel said about the last failure, if it said anything.
-    pub fn complaint(&self) -> Option<String> {
-        let mut buffer = [0u8; 512];
-        // SAFETY: the buffer is writable for its length.
-        let got =
-            unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        let got = usize::try_from(got).ok().filter(|got| *got > 2)?;
-        Some(String::from_utf8_lossy(&buffer[2..got]).trim().to_owned())
-    }
+/// What the kernel said about the last failure of a file system, if it said anything.
+pub fn fs_complaint(fs: BorrowedFd<'_>) -> Option<String> {
+    let mut buffer = [0u8; 512];
+    // SAFETY: the buffer is writable for its length.
+    let got = unsafe { libc::read(fs.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    let got = usize::try_from(got).ok().filter(|got| *got > 2)?;
+    Some(String::from_utf8_lossy(&buffer[2..got]).trim().to_owned())
 }
 
 /// A detached copy of the mount at an open file, with everything below when `recursive`.
@@ -128,19 +116,36 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-/// Changes attributes and propagation (0: unchanged) of the mount at an open file.
-pub fn set_attributes(
-    of: BorrowedFd<'_>,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    recursive: bool,
-) -> io::Result<()> {
+/// What mount_setattr(2) changes of a mount; 0 and None leave things as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// `MOUNT_ATTR_*` to set and to clear.
+    pub set: u64,
+    pub clear: u64,
+    /// One of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` and `MS_UNBINDABLE`.
+    pub propagation: u64,
+    /// A user namespace by whose mapping the owners of files are seen.
+    pub owners: Option<BorrowedFd<'a>>,
+}
+
+/// Changes the mount at an open file, and everything below when `recursive`.
+pub fn change(of: BorrowedFd<'_>, change: &Change<'_>, recursive: bool) -> io::Result<()> {
+    let owners = change
+        .owners
+        .map(|fd| {
+            u64::try_from(fd.as_raw_fd()).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))
+        })
+        .transpose()?;
     let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: clear,
-        propagation,
-        userns_fd: 0,
+        attr_set: change.set
+            | if owners.is_some() {
+                libc::MOUNT_ATTR_IDMAP
+            } else {
+                0
+            },
+        attr_clr: change.clear,
+        propagation: change.propagation,
+        userns_fd: owners.unwrap_or(0),
     };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the struct lives over the call and the size is its own.
@@ -157,7 +162,7 @@ pub fn set_attributes(
     .map(drop)
 }
 
-/// mount(2), for overlay on kernels before 6.5 and for changing the propagation of `/`.
+/// mount(2), for types without fsopen's ways, overlay on kernels before 6.5, and for changing the propagation of `/`.
 pub fn mount(
     source: &str,
     target: &str,
@@ -187,30 +192,20 @@ pub fn mount(
     .map(drop)
 }
 
-/// Makes the working directory the root and drops the old root, leaving no way back.
-pub fn pivot_into_working_directory() -> io::Result<()> {
+/// pivot_root(2) onto the working directory; the old root is then mounted on top of it.
+pub fn pivot_root_here() -> io::Result<()> {
     // SAFETY: static C strings.
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
-    // SAFETY: static C string; the old root is mounted on top of the new one at ".".
-    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
-    // SAFETY: static C string.
-    check(unsafe { libc::chdir(c"/".as_ptr()) }.into()).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
 }
 
-/// Moves the mount at the working directory onto `/` and makes it the root, for roots that cannot be pivoted from (initramfs).
-pub fn move_working_directory_to_root() -> io::Result<()> {
-    check(
-        // SAFETY: static C strings; MS_MOVE reads neither type nor data.
-        unsafe {
-            libc::mount(
-                c".".as_ptr(),
-                c"/".as_ptr(),
-                ptr::null(),
-                libc::MS_MOVE,
-                ptr::null(),
-            )
-        }
-        .into(),
-    )?;
-    super::process::change_root_to_working_directory()
+/// umount2(2).
+pub fn unmount(target: &CStr, flags: i32) -> io::Result<()> {
+    // SAFETY: a C string that lives over the call.
+    check(unsafe { libc::umount2(target.as_ptr(), flags) }.into()).map(drop)
+}
+
+/// chroot(2) to the working directory.
+pub fn change_root_here() -> io::Result<()> {
+    // SAFETY: static C string.
+    check(unsafe { libc::chroot(c".".as_ptr()) }.into()).map(drop)
 }

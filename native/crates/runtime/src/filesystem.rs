@@ -1,0 +1,376 @@
+//! The files of a container, from its own mount namespace to the pivot: planned as a whole, then built in the order that runtimes agree on.
+
+use crate::mounts::{self, Mounter, PlannedMount, Surroundings};
+use crate::sys::{Calls, Change, mount};
+use crate::within::{self, Kind};
+use crate::{devices, masks, mount_options, root, sysctl, userns};
+use shoal_protocol::calls::Rootfs;
+use shoal_protocol::oci::{IdMapping, Spec};
+use shoal_protocol::{Failure, FailureCode};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Where the root comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootSource {
+    /// Unpacked layers under a writable one.
+    Overlay(Rootfs),
+    /// A directory of the host, by absolute path.
+    Directory(PathBuf),
+}
+
+/// Everything about the files of a container, checked before anything is made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub source: RootSource,
+    pub mounts: Vec<PlannedMount>,
+    /// What is made in /dev; None where the configuration binds a /dev of the host.
+    devices: Option<Vec<devices::Node>>,
+    masked: Vec<Vec<String>>,
+    readonly_paths: Vec<Vec<String>>,
+    readonly: bool,
+    sysctl: BTreeMap<String, String>,
+    /// (`MS_*`, recursive) of `linux.rootfsPropagation`.
+    propagation: Option<(u64, bool)>,
+    working_directory: Vec<String>,
+    uid_mappings: Vec<IdMapping>,
+    gid_mappings: Vec<IdMapping>,
+    /// `CLONE_NEW*` of the container's own namespaces, made or joined.
+    owned: u64,
+}
+
+/// Trees of mounts that had to be opened outside the container's user namespace, by the mount's place in the list.
+#[derive(Debug, Default)]
+pub struct Sources(Vec<Option<OwnedFd>>);
+
+impl Sources {
+    /// The descriptors' numbers, for who closes all others.
+    pub fn fds(&self) -> impl Iterator<Item = i32> {
+        self.0.iter().flatten().map(std::os::fd::AsRawFd::as_raw_fd)
+    }
+}
+
+impl Plan {
+    /// Checks mounts, devices, paths and kernel settings. `owned` are the container's own namespaces (`CLONE_NEW*`).
+    pub fn new(spec: &Spec, source: RootSource, owned: u64) -> Result<Self, Failure> {
+        root::validate(&source)?;
+        sysctl::validate(&spec.linux.sysctl, owned)?;
+        let mounts = mounts::plan(spec)?;
+        let bound_dev = mounts
+            .iter()
+            .any(|planned| planned.options.bind && planned.destination == ["dev"]);
+        let nodes = devices::plan(&spec.linux.devices)?;
+        let paths = |field: &str, paths: &[String]| -> Result<Vec<Vec<String>>, Failure> {
+            let doing = format!("reading linux.{field}");
+            let read = |path: &String| {
+                let parts = within::components(&doing, path)?;
+                if parts.is_empty() {
+                    return Err(Failure::invalid(&doing, format!("{path:?} is the root")));
+                }
+                Ok(parts)
+            };
+            paths.iter().map(read).collect()
+        };
+        let word = &spec.linux.rootfs_propagation;
+        let propagation = match (word.as_str(), mount_options::propagation(word)) {
+            ("", _) => None,
+            (_, Some(known)) => Some(known),
+            (other, None) => {
+                return Err(Failure::invalid(
+                    "reading linux.rootfsPropagation",
+                    format!(
+                        "{other:?} is not one of shared, slave, private, unbindable and these with a leading r"
+                    ),
+                ));
+            }
+        };
+        Ok(Self {
+            source,
+            mounts,
+            devices: if bound_dev { None } else { Some(nodes) },
+            masked: paths("maskedPaths", &spec.linux.masked_paths)?,
+            readonly_paths: paths("readonlyPaths", &spec.linux.readonly_paths)?,
+            readonly: spec.root.readonly,
+            sysctl: spec.linux.sysctl.clone(),
+            propagation,
+            working_directory: within::clean(&spec.process.cwd),
+            uid_mappings: spec.linux.uid_mappings.clone(),
+            gid_mappings: spec.linux.gid_mappings.clone(),
+            owned,
+        })
+    }
+
+    /// Opens, in the caller's user and mount namespace, what the container's first process could not. Nothing is opened
+    /// where neither a user namespace nor mapped owners are asked for.
+    pub fn sources(&self, calls: &dyn Calls) -> Result<Sources, Failure> {
+        let user = self.owns(libc::CLONE_NEWUSER);
+        let mut trees = Vec::new();
+        for planned in &self.mounts {
+            let mappings = planned.mappings((&self.uid_mappings, &self.gid_mappings));
+            let wanted = planned.options.bind && !planned.options.remount;
+            let tree = if wanted && (mappings.is_some() || user && !planned.options.copy_symlink) {
+                mounts::source_tree(calls, planned, mappings, userns::namespace)?
+            } else {
+                None
+            };
+            trees.push(tree);
+        }
+        Ok(Sources(trees))
+    }
+
+    fn owns(&self, kind: libc::c_int) -> bool {
+        self.owned & u64::from(kind.cast_unsigned()) != 0
+    }
+
+    /// What the host's mounts become in the container's namespace, before anything else is done.
+    fn host_propagation(&self) -> libc::c_ulong {
+        let listens = self.mounts.iter().any(|planned| {
+            let of = |(kind, _): &(u64, bool)| *kind == libc::MS_SLAVE || *kind == libc::MS_SHARED;
+            planned.options.propagation.iter().any(of)
+        });
+        match self.propagation {
+            // A volume that tells the host of the container's mounts stays a peer of the host's.
+            Some((libc::MS_SHARED, _)) => 0,
+            Some((libc::MS_SLAVE, _)) => libc::MS_SLAVE | libc::MS_REC,
+            _ if listens => libc::MS_SLAVE | libc::MS_REC,
+            _ => libc::MS_PRIVATE | libc::MS_REC,
+        }
+    }
+}
+
+/// The files of a container while they are built, in its own mount namespace.
+pub struct Filesystem<'a> {
+    calls: &'a dyn Calls,
+    plan: &'a Plan,
+    around: &'a Surroundings,
+    root: OwnedFd,
+    sources: Sources,
+    late_readonly: Vec<OwnedFd>,
+}
+
+fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::io(what, &error))
+}
+
+impl<'a> Filesystem<'a> {
+    /// Cuts the mount namespace off from the host's and mounts the root.
+    pub fn begin(
+        calls: &'a dyn Calls,
+        plan: &'a Plan,
+        around: &'a Surroundings,
+        sources: Sources,
+    ) -> Result<Self, Failure> {
+        let propagation = plan.host_propagation();
+        if !plan.owns(libc::CLONE_NEWNS) {
+            // The mounts are the maker's, whose propagation is not ours to change.
+        } else if propagation == 0 {
+            root::separate_parent(calls, &plan.source)?;
+        } else {
+            doing(
+                "separating the mounts from the host's",
+                calls.mount("", "/", "", propagation, ""),
+            )?;
+        }
+        let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
+        let root = root::mount(calls, &plan.source, nodev)?;
+        Ok(Self {
+            calls,
+            plan,
+            around,
+            root,
+            sources,
+            late_readonly: Vec::new(),
+        })
+    }
+
+    /// Mounts everything and fills /dev. `enter_cgroup` is called once, before control groups are mounted, or at the end.
+    pub fn mount_all(
+        &mut self,
+        enter_cgroup: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut entered = false;
+        let mut filled = self.plan.devices.is_none();
+        let mut sources = std::mem::take(&mut self.sources.0).into_iter();
+        let mut mounter = Mounter::new(self.calls, self.root.as_fd(), self.around, self.plan.owned);
+        let last_dev = self
+            .plan
+            .mounts
+            .iter()
+            .rposition(|planned| planned.destination == ["dev"]);
+        for (index, planned) in self.plan.mounts.iter().enumerate() {
+            if !entered && planned.mount.kind.starts_with("cgroup") {
+                enter_cgroup()?;
+                entered = true;
+            }
+            let source = sources.next().flatten();
+            mounter.mount(planned, source)?;
+            if !filled && Some(index) == last_dev {
+                self.fill_devices()?;
+                filled = true;
+            }
+        }
+        self.late_readonly = mounter.into_late_readonly();
+        if !filled {
+            self.fill_devices()?;
+        }
+        if !entered {
+            enter_cgroup()?;
+        }
+        Ok(())
+    }
+
+    fn fill_devices(&self) -> Result<(), Failure> {
+        let nodes = self.plan.devices.as_deref().unwrap_or_default();
+        devices::fill(self.calls, self.root.as_fd(), nodes, self.around.nodev)
+    }
+
+    /// The root, for what is looked up or run in it before the pivot.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Puts a terminal onto /dev/console, by its descriptor and onto a file that is no link (CVE-2025-52565).
+    pub fn bind_console(&self, terminal: BorrowedFd<'_>) -> Result<(), Failure> {
+        let act = || -> io::Result<()> {
+            let dev = within::make_real_directory(self.calls, self.root.as_fd(), &["dev".into()])?;
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+            match self.calls.open_at(dev.as_fd(), "console", flags, 0o600) {
+                Err(error) if !crate::sys::is(&error, libc::EEXIST) => return Err(error),
+                made => drop(made),
+            }
+            let target =
+                self.calls
+                    .open_at(dev.as_fd(), "console", libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            if self.calls.stat(target.as_fd())?.is(libc::S_IFLNK) {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let tree = self.calls.clone_tree(terminal, false)?;
+            self.calls.attach(tree.as_fd(), target.as_fd())
+        };
+        doing("binding the terminal to /dev/console", act())
+    }
+
+    /// The working directory, kernel settings, and what may not be seen or written.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        self.make_working_directory()?;
+        if !self.plan.sysctl.is_empty() {
+            let proc_root = sysctl::private_proc(self.calls)?;
+            sysctl::apply(self.calls, proc_root.as_fd(), &self.plan.sysctl)?;
+        }
+        masks::make_readonly(self.calls, self.root.as_fd(), &self.plan.readonly_paths)?;
+        masks::mask(self.calls, self.root.as_fd(), &self.plan.masked)?;
+        let readonly = Change {
+            set: mount::ATTR_RDONLY,
+            ..Change::default()
+        };
+        for tree in std::mem::take(&mut self.late_readonly) {
+            let made = self.calls.change_mount(tree.as_fd(), &readonly, false);
+            doing("making a tmpfs read-only", made)?;
+        }
+        if self.plan.readonly {
+            let made = self.calls.change_mount(self.root.as_fd(), &readonly, false);
+            doing("making the root read-only", made)?;
+        }
+        Ok(())
+    }
+
+    /// Docker makes a missing working directory, as root.
+    fn make_working_directory(&self) -> Result<(), Failure> {
+        let parts = &self.plan.working_directory;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        match within::make(self.calls, self.root.as_fd(), parts, Kind::Directory) {
+            // On a read-only file system chdir will tell what is missing.
+            Err(error) if !crate::sys::is(&error, libc::EROFS) => Err(Failure::io(
+                format!("making working directory \"/{}\"", parts.join("/")),
+                &error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the root the process's `/` and working directory, and leaves no way back to the host's files.
+    /// Without a pivot (a host whose root is an initramfs) the root is moved over the host's instead.
+    pub fn enter(self, no_pivot: bool) -> Result<(), Failure> {
+        doing(
+            "entering the root",
+            self.calls.change_dir(self.root.as_fd()),
+        )?;
+        if no_pivot {
+            self.move_over()?;
+        } else if !self.plan.owns(libc::CLONE_NEWNS) {
+            let changed = self
+                .calls
+                .change_root_here()
+                .and_then(|()| self.calls.change_dir_to_root());
+            return doing("changing the root", changed);
+        } else {
+            doing("pivoting into the root", self.pivot())?;
+        }
+        let Some((kind, recursive)) = self.plan.propagation else {
+            return Ok(());
+        };
+        let flags = kind | if recursive { libc::MS_REC } else { 0 };
+        doing(
+            "setting linux.rootfsPropagation",
+            self.calls.mount("", "/", "", flags, ""),
+        )
+    }
+
+    fn pivot(&self) -> io::Result<()> {
+        self.calls.pivot_root_here()?;
+        if self.plan.host_propagation() == 0 {
+            // The host's mounts are still its peers: it must not see them go.
+            self.calls
+                .mount("", ".", "", libc::MS_SLAVE | libc::MS_REC, "")?;
+        }
+        self.calls.unmount(c".", libc::MNT_DETACH)?;
+        self.calls.change_dir_to_root()
+    }
+
+    fn move_over(&self) -> Result<(), Failure> {
+        let act = || -> io::Result<()> {
+            let host = self.calls.open("/", libc::O_PATH | libc::O_DIRECTORY)?;
+            // The host's own may not be found under the root by whoever leaves a chroot.
+            for path in [c"/proc", c"/sys"] {
+                match self.calls.unmount(path, libc::MNT_DETACH) {
+                    // Nothing is mounted there.
+                    Err(error) if crate::sys::is(&error, libc::EINVAL) => {}
+                    other => other?,
+                }
+            }
+            self.calls.attach(self.root.as_fd(), host.as_fd())?;
+            self.calls.change_root_here()?;
+            self.calls.change_dir_to_root()
+        };
+        doing("moving the root over the host's", act())
+    }
+}
+
+/// Makes the sources of binds that are relative to the bundle absolute, as runtime-spec has them ("Mounts", `source`).
+pub fn resolve_sources(spec: &mut Spec, bundle: &std::path::Path) -> Result<(), Failure> {
+    for entry in &mut spec.mounts {
+        let bind = entry.kind == "bind"
+            || entry
+                .options
+                .iter()
+                .any(|option| option == "bind" || option == "rbind");
+        if bind && !entry.source.is_empty() && !entry.source.starts_with('/') {
+            entry.source = bundle
+                .join(&entry.source)
+                .into_os_string()
+                .into_string()
+                .map_err(|path| {
+                    Failure::new(
+                        FailureCode::Invalid,
+                        format!("reading the mount on {:?}", entry.destination),
+                        format!("source {path:?} is not UTF-8"),
+                    )
+                })?;
+        }
+    }
+    Ok(())
+}

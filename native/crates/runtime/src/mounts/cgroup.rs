@@ -1,0 +1,129 @@
+//! The container's view of its own control groups: a mount of a cgroup namespace's root, or a bind of the group's directories.
+
+use super::{Mounter, PlannedMount, complain};
+use crate::sys::{Change, Draft, mount};
+use crate::within::Kind;
+use shoal_protocol::Failure;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const ATTRIBUTES: u64 = mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC;
+
+impl Mounter<'_> {
+    /// Mounts the view, as the layout of the machine has it, whatever version the entry names.
+    pub(super) fn cgroup(&mut self, planned: &PlannedMount) -> Result<(), Failure> {
+        let doing = || format!("mounting control groups on {:?}", planned.mount.destination);
+        let target = self.target(planned, Kind::Directory)?;
+        let readonly = (planned.options.set | planned.options.set_recursive) & mount::ATTR_RDONLY;
+        let act = || -> io::Result<()> {
+            match &self.around.cgroups {
+                None => {
+                    let group = self.around.groups.first().map(std::path::PathBuf::as_path);
+                    let tree = self.hierarchy("cgroup2", "", group, ATTRIBUTES | readonly)?;
+                    self.put(tree.as_fd(), target.fd.as_fd(), &planned.options)
+                }
+                Some(views) => self.hierarchies(views, target.fd.as_fd(), planned, readonly),
+            }
+        };
+        act().map_err(|error| complain(doing(), &error))
+    }
+
+    /// A tmpfs with one directory for each hierarchy, and links for the controllers that share one.
+    fn hierarchies(
+        &self,
+        views: &[(String, String)],
+        target: BorrowedFd<'_>,
+        planned: &PlannedMount,
+        readonly: u64,
+    ) -> io::Result<()> {
+        let draft = Draft::new(self.calls, "tmpfs")?;
+        draft.set("source", "tmpfs")?;
+        draft.set("mode", "755")?;
+        let tmpfs = draft.mount(ATTRIBUTES)?;
+        self.put(tmpfs.as_fd(), target, &planned.options)?;
+        for (name, controllers) in views {
+            self.calls.make_dir_at(tmpfs.as_fd(), name, 0o755)?;
+            let at =
+                self.calls
+                    .open_at(tmpfs.as_fd(), name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            let group = self.group_of(name);
+            let tree = self.hierarchy("cgroup", controllers, group, ATTRIBUTES | readonly)?;
+            self.calls.attach(tree.as_fd(), at.as_fd())?;
+            for alias in controllers.split(',') {
+                // A named hierarchy (name=systemd) has no controller to link.
+                if alias != name && !alias.contains('=') {
+                    self.calls.symlink_at(name, tmpfs.as_fd(), alias)?;
+                }
+            }
+        }
+        if readonly == 0 {
+            return Ok(());
+        }
+        let change = Change {
+            set: readonly,
+            ..Change::default()
+        };
+        self.calls.change_mount(tmpfs.as_fd(), &change, false)
+    }
+
+    /// One hierarchy as the container may see it: of its cgroup namespace, or else its own group only.
+    fn hierarchy(
+        &self,
+        kind: &str,
+        controllers: &str,
+        group: Option<&Path>,
+        attributes: u64,
+    ) -> io::Result<OwnedFd> {
+        if self.owns(libc::CLONE_NEWCGROUP) || group.is_none() {
+            match self.namespaced(kind, controllers, attributes) {
+                Err(error) if group.is_none() => return Err(error),
+                // Not allowed in this user namespace, or mounted elsewhere with other options.
+                Err(_) => {}
+                tree => return tree,
+            }
+        }
+        let path = group
+            .and_then(Path::to_str)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        let group = self.calls.open(path, libc::O_PATH | libc::O_DIRECTORY)?;
+        let tree = self.calls.clone_tree(group.as_fd(), true)?;
+        let change = Change {
+            set: attributes,
+            ..Change::default()
+        };
+        self.calls.change_mount(tree.as_fd(), &change, false)?;
+        Ok(tree)
+    }
+
+    fn namespaced(&self, kind: &str, controllers: &str, attributes: u64) -> io::Result<OwnedFd> {
+        let draft = Draft::new(self.calls, kind)?;
+        draft.set("source", kind)?;
+        for controller in controllers.split(',').filter(|name| !name.is_empty()) {
+            match controller.split_once('=') {
+                Some((key, value)) => draft.set(key, value)?,
+                None => draft.flag(controller)?,
+            }
+        }
+        if controllers.contains('=') {
+            draft.flag("none")?;
+        }
+        draft.mount(attributes)
+    }
+
+    /// The container's group in the hierarchy that is mounted as `name`: mounts of hierarchies lie side by side,
+    /// so that of all groups the one with this name nearest to the root is meant.
+    fn group_of(&self, name: &str) -> Option<&Path> {
+        let depth = |group: &Path| {
+            group
+                .iter()
+                .position(|component| component.to_str() == Some(name))
+        };
+        self.around
+            .groups
+            .iter()
+            .filter_map(|group| depth(group).map(|depth| (depth, group.as_path())))
+            .min_by_key(|(depth, _)| *depth)
+            .map(|(_, group)| group)
+    }
+}

@@ -1,0 +1,225 @@
+//! The mounts of a configuration, checked before anything is made.
+
+use super::PROC_ALLOWED;
+use crate::mount_options::{self, Options};
+use crate::within;
+use shoal_protocol::Failure;
+use shoal_protocol::oci::{IdMapping, Mount, Spec};
+
+/// Most mounts of one container; a mount namespace of the kernel holds 100,000.
+pub const MOUNTS_MAX: usize = 4096;
+
+/// A mount with its options read and its destination split.
+#[derive(Debug, Clone)]
+pub struct PlannedMount {
+    pub mount: Mount,
+    pub options: Options,
+    pub destination: Vec<String>,
+}
+
+impl PlannedMount {
+    /// The user and group mappings by which its files are seen, if they are mapped: its own, or the container's.
+    pub fn mappings<'a>(
+        &'a self,
+        container: (&'a [IdMapping], &'a [IdMapping]),
+    ) -> Option<(&'a [IdMapping], &'a [IdMapping])> {
+        if !self.mount.uid_mappings.is_empty() {
+            return Some((&self.mount.uid_mappings, &self.mount.gid_mappings));
+        }
+        self.options.idmap.map(|_| container)
+    }
+}
+
+/// Reads the mounts; every refusal names the mount and what is wrong with it.
+pub fn plan(spec: &Spec) -> Result<Vec<PlannedMount>, Failure> {
+    if spec.mounts.len() > MOUNTS_MAX {
+        return Err(Failure::invalid(
+            "reading mounts",
+            format!(
+                "{} mounts are over the limit of {MOUNTS_MAX}",
+                spec.mounts.len()
+            ),
+        ));
+    }
+    spec.mounts
+        .iter()
+        .map(|mount| planned(mount, spec))
+        .collect()
+}
+
+fn planned(mount: &Mount, spec: &Spec) -> Result<PlannedMount, Failure> {
+    let refuse = |why: String| {
+        Err(Failure::invalid(
+            format!("reading the mount on {:?}", mount.destination),
+            why,
+        ))
+    };
+    let destination = destination(&mount.destination)?;
+    let mut options = mount_options::parse(&mount.destination, &mount.options)?;
+    options.bind |= mount.kind == "bind";
+    for text in [&mount.source, &mount.kind] {
+        if text.contains('\0') {
+            return refuse(format!("{text:?} holds a NUL byte"));
+        }
+    }
+    if options.bind && !options.remount && !mount.source.starts_with('/') {
+        return refuse(format!(
+            "bind source {:?} is not an absolute path",
+            mount.source
+        ));
+    }
+    if !options.bind && !options.remount && mount.kind.is_empty() {
+        return refuse("type is missing; name a file system, or bind".into());
+    }
+    check_proc(mount, &options, &destination)?;
+    let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if mapped && (mount.uid_mappings.is_empty() || mount.gid_mappings.is_empty()) {
+        return refuse("uidMappings and gidMappings must be given both or not at all".into());
+    }
+    if (mapped || options.idmap.is_some()) && !options.bind {
+        return refuse("only bind mounts can have their owners mapped; leave idmap out".into());
+    }
+    if options.idmap.is_some() && !mapped && spec.linux.uid_mappings.is_empty() {
+        return refuse(
+            "idmap needs uidMappings and gidMappings, of the mount or of the container".into(),
+        );
+    }
+    let label = &spec.linux.mount_label;
+    let labelled = !matches!(mount.kind.as_str(), "proc" | "sysfs" | "cgroup" | "cgroup2");
+    if !label.is_empty() && !options.bind && labelled && !options.has_data("context") {
+        options.data.push(("context".into(), Some(label.clone())));
+    }
+    Ok(PlannedMount {
+        mount: mount.clone(),
+        options,
+        destination,
+    })
+}
+
+/// A relative destination is from the root (runtime-spec "Mounts": deprecated, still to be taken).
+fn destination(path: &str) -> Result<Vec<String>, Failure> {
+    let doing = "reading mounts.destination";
+    let absolute = if path.starts_with('/') || path.is_empty() {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    let parts = within::components(doing, &absolute)?;
+    if parts.is_empty() {
+        return Err(Failure::invalid(
+            doing,
+            "a mount on / would hide the root; choose another destination",
+        ));
+    }
+    Ok(parts)
+}
+
+/// /proc itself is procfs (a bind is looked at when its source is open); in it, few files may be covered.
+fn check_proc(mount: &Mount, options: &Options, destination: &[String]) -> Result<(), Failure> {
+    if destination[0] != "proc" || options.remount {
+        return Ok(());
+    }
+    let path = destination.join("/");
+    let good = if destination.len() == 1 {
+        options.bind || mount.kind == "proc"
+    } else {
+        PROC_ALLOWED.contains(&path.as_str())
+    };
+    if good {
+        return Ok(());
+    }
+    Err(Failure::invalid(
+        format!("reading the mount on {:?}", mount.destination),
+        format!(
+            "\"/{path}\" cannot be mounted because it is {}",
+            if destination.len() == 1 {
+                "not of type proc"
+            } else {
+                "inside /proc"
+            }
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn plan_of(mounts: Value) -> Result<Vec<PlannedMount>, Failure> {
+        let spec = json!({"mounts": mounts});
+        plan(&serde_json::from_value(spec).expect("spec"))
+    }
+
+    #[test]
+    fn plan_takes_what_callers_write() {
+        let planned = plan_of(json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "data", "type": "none", "source": "/srv", "options": ["rbind"]},
+            {"destination": "/proc/cpuinfo", "type": "bind", "source": "/srv/cpuinfo"},
+            {"destination": "/tmp", "type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b"]},
+            {"destination": "/dev", "options": ["remount", "ro"]},
+        ]))
+        .expect("plan");
+        assert_eq!(planned[1].destination, ["data"]);
+        assert!(planned[1].options.bind && planned[2].options.bind);
+        assert_eq!(planned[3].options.data.len(), 1);
+    }
+
+    #[test]
+    fn plan_refuses_by_name() {
+        let maps = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+        for (mount, word) in [
+            (json!({"destination": "/", "type": "tmpfs"}), "/ would hide"),
+            (json!({"type": "tmpfs"}), "destination"),
+            (
+                json!({"destination": "/a/../../b", "type": "tmpfs"}),
+                "/a/../../b",
+            ),
+            (json!({"destination": "/a\u{0}", "type": "tmpfs"}), "NUL"),
+            (json!({"destination": "/a"}), "type is missing"),
+            (
+                json!({"destination": "/a", "type": "bind", "source": "x"}),
+                "bind source \"x\"",
+            ),
+            (
+                json!({"destination": "/a", "type": "bind", "source": "/x\u{0}"}),
+                "NUL",
+            ),
+            (
+                json!({"destination": "/proc", "type": "tmpfs"}),
+                "not of type proc",
+            ),
+            (
+                json!({"destination": "/proc/sysrq-trigger", "type": "bind", "source": "/x"}),
+                "inside /proc",
+            ),
+            (
+                json!({"destination": "//proc/./sys", "type": "tmpfs"}),
+                "inside /proc",
+            ),
+            (
+                json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}),
+                "idmap",
+            ),
+            (
+                json!({"destination": "/a", "type": "bind", "source": "/x", "options": ["idmap"]}),
+                "idmap needs",
+            ),
+            (
+                json!({"destination": "/a", "type": "bind", "source": "/x", "uidMappings": maps}),
+                "both",
+            ),
+        ] {
+            let failure = plan_of(json!([mount])).expect_err(word);
+            assert!(failure.to_string().contains(word), "{failure}");
+        }
+        let many = vec![json!({"destination": "/a", "type": "tmpfs"}); MOUNTS_MAX + 1];
+        assert!(
+            plan_of(json!(many))
+                .expect_err("too many")
+                .message
+                .contains("4097")
+        );
+    }
+}
