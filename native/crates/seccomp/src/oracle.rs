@@ -129,7 +129,7 @@ fn verdict(profile: &Seccomp, arch: Arch, call: &Call, default: u32) -> u32 {
                 continue;
             }
             if on_arch(name) == Some(call.number) {
-                if rule.args.is_empty() {
+                if always(&rule.args) {
                     return action;
                 }
                 if first.is_none() && args_hold(&rule.args, arch, call) {
@@ -140,7 +140,7 @@ fn verdict(profile: &Seccomp, arch: Arch, call: &Call, default: u32) -> u32 {
                 && number == call.number
                 && first.is_none()
                 && low(call.arguments[0]) == asked
-                && (rule.args.is_empty()
+                && (always(&rule.args)
                     || !matches!(
                         action & 0xffff_0000,
                         0x7ff0_0000 | 0x7ffc_0000 | 0x7fff_0000
@@ -169,10 +169,23 @@ fn verdict(profile: &Seccomp, arch: Arch, call: &Call, default: u32) -> u32 {
     }
 }
 
+/// No condition, or only ones that compare no bit; one of them is enough where two are about one argument.
+fn always(args: &[SyscallArg]) -> bool {
+    let empty = |arg: &SyscallArg| arg.op == "SCMP_CMP_MASKED_EQ" && arg.value == 0;
+    if doubled(args) {
+        args.iter().any(empty)
+    } else {
+        args.iter().all(empty)
+    }
+}
+
+fn doubled(args: &[SyscallArg]) -> bool {
+    (0..6).any(|index| args.iter().filter(|arg| arg.index == index).count() > 1)
+}
+
 fn args_hold(args: &[SyscallArg], arch: Arch, call: &Call) -> bool {
-    let twice = (0..6).any(|index| args.iter().filter(|arg| arg.index == index).count() > 1);
     let mut each = args.iter().map(|arg| holds(arg, arch, call));
-    if twice {
+    if doubled(args) {
         each.any(|one| one)
     } else {
         each.all(|one| one)

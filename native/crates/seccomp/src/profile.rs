@@ -185,11 +185,19 @@ fn alternatives(conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
     let twice = conditions
         .iter()
         .any(|condition| std::mem::replace(&mut seen[condition.argument as usize], true));
-    if twice {
+    let mut all = if twice {
         conditions.into_iter().map(|one| vec![one]).collect()
-    } else if conditions.is_empty() {
-        Vec::new()
     } else {
         vec![conditions]
+    };
+    for alternative in &mut all {
+        // No bit is compared: it always holds.
+        let says = |one: &Condition| one.operator != Operator::MaskedEqual || one.value != 0;
+        alternative.retain(says);
     }
+    // Where nothing is left of one, it holds always, and the others add nothing.
+    if all.iter().any(Vec::is_empty) {
+        return Vec::new();
+    }
+    all
 }

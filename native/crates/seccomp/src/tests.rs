@@ -1,5 +1,8 @@
 //! The compiler against the plain evaluator, over profiles and calls that a seed makes.
 
+mod containers_common;
+mod libseccomp;
+
 use crate::arch::{self, Arch};
 use crate::default::default_profile;
 use crate::oracle::{Call, check, judge, run};
