@@ -1,7 +1,9 @@
 //! A profile as one program: per architecture a binary search over ranges of numbers that are treated alike.
 
 use crate::arch::{ARM_PRIVATE, Arch, Numbers, X32_BIT, multiplexed};
-use crate::code::{self, ARCHITECTURE, Code, LOAD, NUMBER, RETURN, plain};
+use crate::code::{
+    ARCHITECTURE, Assembler, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, NUMBER, RETURN, Target, plain,
+};
 use crate::conditions;
 use crate::profile::{self, Condition, Profile, Rule};
 use crate::program::{INSTRUCTIONS_MAX, Program};
@@ -21,31 +23,50 @@ pub fn compile(profile: &Seccomp) -> Result<Program, Failure> {
 /// Compiles a profile for a machine of architecture `native`, which is always covered; a call of one that is not listed kills its thread.
 pub fn compile_for(profile: &Seccomp, native: Arch) -> Result<Program, Failure> {
     let profile = profile::read(profile, native)?;
-    let mut code = vec![plain(LOAD, ARCHITECTURE)];
-    let mut done = Vec::new();
-    for arch in &profile.architectures {
-        if done.contains(&arch.audit()) {
-            continue;
-        }
-        done.push(arch.audit());
-        let mut section = vec![plain(LOAD, NUMBER)];
-        section.extend(tree(&ranges(&profile, arch.audit()), profile.default));
-        code::when_equal(arch.audit(), &section, &mut code);
+    let mut compiler = Compiler {
+        default: profile.default,
+        code: Assembler::default(),
+        blocks: Vec::new(),
+    };
+    // From the end: the architectures are asked for in the profile's order, the native one first.
+    let mut next = Target::Return(ret::KILL_THREAD);
+    let mut audits: Vec<u32> = profile
+        .architectures
+        .iter()
+        .map(|arch| arch.audit())
+        .collect();
+    dedup(&mut audits);
+    for audit in audits.into_iter().rev() {
+        let search = compiler.tree(&ranges(&profile, audit));
+        compiler.code.fall_into(search);
+        let section = compiler.code.put(&[plain(LOAD, NUMBER)]);
+        next = compiler.code.branch(JUMP_EQUAL, audit, section, next);
     }
-    code.push(plain(RETURN, ret::KILL_THREAD));
-    if code.len() > INSTRUCTIONS_MAX {
+    compiler.code.put(&[plain(LOAD, ARCHITECTURE)]);
+    let instructions = compiler.code.finish();
+    if instructions.len() > INSTRUCTIONS_MAX {
         return Err(Failure::invalid(
             "compiling linux.seccomp.syscalls",
             format!(
                 "its conditions need {} instructions; the kernel takes at most {INSTRUCTIONS_MAX}",
-                code.len()
+                instructions.len()
             ),
         ));
     }
     Ok(Program {
-        instructions: code,
+        instructions,
         flags: profile.flags,
     })
+}
+
+/// Keeps the first of each.
+fn dedup(audits: &mut Vec<u32>) {
+    let mut seen = Vec::new();
+    audits.retain(|audit| {
+        let new = !seen.contains(audit);
+        seen.push(*audit);
+        new
+    });
 }
 
 /// What happens to a call of some numbers.
@@ -199,42 +220,58 @@ fn append(all: &mut Vec<Range>, start: u32, treatment: Treatment) {
     }
 }
 
-/// Binary search: the accumulator holds the number.
-fn tree(ranges: &[Range], default: u32) -> Code {
-    match ranges {
-        [] => vec![plain(RETURN, default)],
-        [(_, treatment)] => leaf(treatment, default),
-        _ => {
-            let (below, above) = ranges.split_at(ranges.len() / 2);
-            code::split(above[0].0, &tree(below, default), &tree(above, default))
-        }
-    }
+/// A program under way.
+struct Compiler {
+    default: u32,
+    code: Assembler,
+    /// Conditions that are already written: x86_64 and x32 have theirs in common.
+    blocks: Vec<(Treatment, Target)>,
 }
 
-fn leaf(treatment: &Treatment, default: u32) -> Code {
-    match treatment {
-        Treatment::Always(action) => vec![plain(RETURN, *action)],
-        Treatment::When {
-            alternatives,
-            is_32_bit,
-        } => {
-            let mut code = Code::new();
-            // Tests of one argument for equality with one outcome, as profiles have them for socket families, share their loads.
-            for run in alternatives.chunk_by(same_test) {
-                let (conditions, action) = &run[0];
-                if run.len() == 1 {
-                    conditions::alternative(conditions, *action, *is_32_bit, &mut code);
-                    continue;
-                }
-                let values: Vec<u64> = run.iter().map(|(one, _)| one[0].value).collect();
-                for values in values.chunks(conditions::VALUES_MAX) {
-                    let argument = conditions[0].argument;
-                    conditions::one_of(argument, values, *action, *is_32_bit, &mut code);
-                }
+impl Compiler {
+    /// Binary search: the accumulator holds the number.
+    fn tree(&mut self, ranges: &[Range]) -> Target {
+        match ranges {
+            [] => Target::Return(self.default),
+            [(_, treatment)] => self.leaf(treatment),
+            _ => {
+                let (below, above) = ranges.split_at(ranges.len() / 2);
+                let start = above[0].0;
+                let (above, below) = (self.tree(above), self.tree(below));
+                self.code.branch(JUMP_AT_LEAST, start, above, below)
             }
-            code.push(plain(RETURN, default));
-            code
         }
+    }
+
+    fn leaf(&mut self, treatment: &Treatment) -> Target {
+        let (alternatives, is_32_bit) = match treatment {
+            Treatment::Always(action) => return Target::Return(*action),
+            Treatment::When {
+                alternatives,
+                is_32_bit,
+            } => (alternatives, *is_32_bit),
+        };
+        if let Some((_, written)) = self.blocks.iter().find(|(known, _)| known == treatment) {
+            return *written;
+        }
+        let mut code = Vec::new();
+        // Tests of one argument for equality with one outcome, as profiles have them for socket families, share their loads.
+        for run in alternatives.chunk_by(same_test) {
+            let (conditions, action) = &run[0];
+            if run.len() == 1 {
+                conditions::alternative(conditions, *action, is_32_bit, &mut code);
+                continue;
+            }
+            let values: Vec<u64> = run.iter().map(|(one, _)| one[0].value).collect();
+            for values in values.chunks(conditions::VALUES_MAX) {
+                let argument = conditions[0].argument;
+                conditions::one_of(argument, values, *action, is_32_bit, &mut code);
+            }
+        }
+        code.push(plain(RETURN, self.default));
+        let written = self.code.put(&code);
+        self.blocks.push((treatment.clone(), written));
+        written
     }
 }
 

@@ -1,7 +1,7 @@
 //! Conditions on 64-bit arguments as instructions: the upper word decides first, the lower one only where that is undecided.
 
 use crate::code::{
-    AND, ARGUMENTS, Code, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_GREATER, LOAD, RETURN, jump, plain,
+    AND, ARGUMENTS, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_GREATER, LOAD, RETURN, jump, plain,
 };
 use crate::profile::Condition;
 use crate::words::Operator;
@@ -26,7 +26,12 @@ struct Step {
 }
 
 /// Appends: return `action` when all conditions hold, else go on behind. At most 6 conditions of at most 6 instructions: every jump is short.
-pub fn alternative(conditions: &[Condition], action: u32, is_32_bit: bool, out: &mut Code) {
+pub fn alternative(
+    conditions: &[Condition],
+    action: u32,
+    is_32_bit: bool,
+    out: &mut Vec<libc::sock_filter>,
+) {
     let blocks: Vec<Vec<Step>> = conditions
         .iter()
         .map(|condition| comparison(condition, is_32_bit))
@@ -59,7 +64,13 @@ pub fn alternative(conditions: &[Condition], action: u32, is_32_bit: bool, out: 
 pub const VALUES_MAX: usize = 250;
 
 /// Appends: return `action` when the argument equals one of the values, whose upper words are alike; else go on behind. At most VALUES_MAX.
-pub fn one_of(argument: u32, values: &[u64], action: u32, is_32_bit: bool, out: &mut Code) {
+pub fn one_of(
+    argument: u32,
+    values: &[u64],
+    action: u32,
+    is_32_bit: bool,
+    out: &mut Vec<libc::sock_filter>,
+) {
     let low = ARGUMENTS + argument * 8;
     let short =
         |over: usize| u8::try_from(over).expect("a run of values is shorter than a short jump");
