@@ -4,7 +4,7 @@ use shoal_protocol::oci::{Seccomp, State, Status, Syscall, SyscallArg};
 use shoal_seccomp::default::default_profile;
 use shoal_seccomp::{Arch, Program, compile, load, notify};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
@@ -41,12 +41,11 @@ fn under(program: &Program, what: impl FnOnce() -> i32) -> i32 {
 fn errno(number: i64, arguments: [u64; 3]) -> i32 {
     // SAFETY: the tests' calls take no pointers, or bad ones that the kernel refuses.
     let result = unsafe { libc::syscall(number, arguments[0], arguments[1], arguments[2]) };
-    // SAFETY: errno's place is this thread's.
-    if result < 0 {
-        unsafe { *libc::__errno_location() }
-    } else {
-        0
+    if result >= 0 {
+        return 0;
     }
+    // SAFETY: errno's place is this thread's.
+    unsafe { *libc::__errno_location() }
 }
 
 fn rule(names: &[&str], action: &str, errno_ret: Option<u32>, args: Vec<SyscallArg>) -> Syscall {
@@ -192,9 +191,7 @@ fn a_listener_reaches_its_agent_with_the_containers_state() {
         // SAFETY: no pointers but to our own four bytes.
         unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-            let number = load(&program).map_or(-1, |fd| {
-                fd.map_or(-1, |fd| std::os::fd::IntoRawFd::into_raw_fd(fd))
-            });
+            let number = load(&program).map_or(-1, |fd| fd.map_or(-1, IntoRawFd::into_raw_fd));
             libc::write(to.as_raw_fd(), (&raw const number).cast(), 4);
             libc::_exit(i32::from(libc::getppid() != 1234));
         }
@@ -292,17 +289,13 @@ fn answer(listener: &OwnedFd) {
     const SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
     let mut notification = [0u64; 10];
     // SAFETY: struct seccomp_notif has 80 bytes.
-    assert_eq!(
-        unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, notification.as_mut_ptr()) },
-        0
-    );
+    let received = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, notification.as_mut_ptr()) };
+    assert_eq!(received, 0);
     // id, value, error and flags
     let response = [notification[0], 1234, 0];
     // SAFETY: struct seccomp_notif_resp has 24 bytes.
-    assert_eq!(
-        unsafe { libc::ioctl(listener.as_raw_fd(), SEND, response.as_ptr()) },
-        0
-    );
+    let sent = unsafe { libc::ioctl(listener.as_raw_fd(), SEND, response.as_ptr()) };
+    assert_eq!(sent, 0);
 }
 
 /// Not a bar but a figure: printed with --nocapture.
