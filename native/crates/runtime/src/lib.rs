@@ -9,6 +9,7 @@ pub mod filesystem;
 pub mod hooks;
 pub mod id;
 mod init;
+pub mod labels;
 pub mod launch;
 pub mod lookup;
 pub mod masks;
