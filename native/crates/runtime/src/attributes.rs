@@ -118,11 +118,64 @@ fn personality(wanted: &oci::Personality) -> Result<u64, Failure> {
     named(&PERSONALITIES, "linux.personality.domain", &wanted.domain)
 }
 
+/// Most CPUs that a list may name, as the kernel's default set holds.
+const CPUS_MAX: usize = 1024;
+
+/// Reads a list of CPUs as cpuset(7) has it: `0-2,5`.
+fn cpu_list(field: &str, list: &str) -> Result<Vec<usize>, Failure> {
+    let refuse = || {
+        Failure::invalid(
+            format!("reading process.execCPUAffinity.{field}"),
+            format!("{list:?} is not a list of CPUs such as 0-2,5"),
+        )
+    };
+    let mut cpus = Vec::new();
+    for part in list
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .ok()
+                .filter(|cpu| *cpu < CPUS_MAX)
+        };
+        let (Some(first), Some(last)) = (number(first), number(last)) else {
+            return Err(refuse());
+        };
+        if first > last {
+            return Err(refuse());
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(cpus)
+}
+
+/// Runs this process on these CPUs from now on; an empty list changes nothing.
+pub(crate) fn apply_affinity(field: &str, list: &str) -> Result<(), Failure> {
+    let cpus = cpu_list(field, list)?;
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    process::set_affinity(&cpus).map_err(|error| {
+        Failure::io(
+            format!("setting process.execCPUAffinity.{field} to {list:?}"),
+            &error,
+        )
+    })
+}
+
 /// Refuses values that cannot be, by name.
 pub fn validate(process: &oci::Process, domain: Option<&oci::Personality>) -> Result<(), Failure> {
     process.scheduler.as_ref().map(scheduler).transpose()?;
     process.io_priority.as_ref().map(io_priority).transpose()?;
     domain.map(personality).transpose()?;
+    if let Some(affinity) = &process.exec_cpu_affinity {
+        cpu_list("initial", &affinity.initial)?;
+        cpu_list("final", &affinity.last)?;
+    }
     Ok(())
 }
 
@@ -196,6 +249,15 @@ mod tests {
         deadline.runtime = 1;
         assert!(scheduler(&deadline).is_err());
         assert!(scheduler(&wanted("SCHED_NOPE")).is_err());
+    }
+
+    #[test]
+    fn cpu_list_reads_ranges_and_refuses_the_rest() {
+        assert_eq!(cpu_list("initial", " 0-2, 5").expect("cpus"), [0, 1, 2, 5]);
+        assert_eq!(cpu_list("initial", "").expect("none"), [] as [usize; 0]);
+        for bad in ["a", "2-1", "-1", "1-", "9999999", "0-99999999999"] {
+            assert!(cpu_list("final", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -103,40 +103,59 @@ pub fn drop_bounding(masks: &Masks) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets effective, permitted, inheritable and ambient to exactly these, less what this process may not hold.
-pub fn set(masks: &Masks) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Version 3 of <linux/capability.h>, for this thread.
+static HEADER: Header = Header {
+    version: 0x2008_0522,
+    pid: 0,
+};
+
+fn held() -> io::Result<[Data; 2]> {
     let mut held = [Data::default(); 2];
     // SAFETY: version 3 reads a header and fills two data structs, which are ours.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, held.as_mut_ptr()) })?;
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const HEADER, held.as_mut_ptr()) })?;
+    Ok(held)
+}
+
+fn hold(data: [Data; 2]) -> io::Result<()> {
+    // SAFETY: version 3 reads a header and two data structs, which are ours.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const HEADER, data.as_ptr()) }).map(drop)
+}
+
+/// Makes everything that is permitted effective again, as after a change of user: for the last privileged steps.
+pub(crate) fn raise() -> io::Result<()> {
+    hold(held()?.map(|data| Data {
+        effective: data.permitted,
+        ..data
+    }))
+}
+
+/// Sets effective, permitted, inheritable and ambient to exactly these, less what this process may not hold.
+pub fn set(masks: &Masks) -> io::Result<()> {
+    let held = held()?;
     let ours = u64::from(held[0].permitted) | u64::from(held[1].permitted) << 32;
     let permitted = masks.permitted & ours;
     let effective = masks.effective & permitted;
     let half =
         |mask: u64, index: u32| u32::try_from(mask >> (32 * index) & 0xffff_ffff).expect("32 bits");
-    let data = [0, 1].map(|index| Data {
+    hold([0, 1].map(|index| Data {
         effective: half(effective, index),
         permitted: half(permitted, index),
         inheritable: half(masks.inheritable & ours, index),
-    });
-    // SAFETY: as above, read only.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    }))?;
     check(
         // SAFETY: no pointers.
         unsafe {

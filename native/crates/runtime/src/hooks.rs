@@ -57,10 +57,14 @@ pub fn run(name: &str, hooks: &[oci::Hook], state: &State) -> Result<(), Failure
     }
     let json = serde_json::to_vec(state).expect("a state is plain data");
     hooks.iter().enumerate().try_for_each(|(index, hook)| {
-        let doing = format!("running {name} hook #{index} ({})", hook.path);
+        let doing = format!("error running {name} hook #{index}");
         run_one(hook, &json)
-            .map_err(|error| Failure::io(&doing, &error))?
-            .map_err(|message| Failure::new(FailureCode::System, &doing, message))
+            .unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(|reason| {
+                // The words are runc's, which callers look for.
+                let message = format!("{}: {reason}", hook.path);
+                Failure::new(FailureCode::System, &doing, message)
+            })
     })
 }
 
@@ -193,7 +197,7 @@ mod tests {
         .expect_err("the second fails");
         assert_eq!(
             failure.to_string(),
-            "running poststop hook #1 (/bin/sh): exit status 3: why"
+            "error running poststop hook #1: /bin/sh: exit status 3: why"
         );
     }
 

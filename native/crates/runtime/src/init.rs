@@ -11,9 +11,10 @@ use crate::plan::Plan;
 use crate::program::{self, Program};
 use crate::streams::{self, Stdio};
 use crate::sys::{Kernel, process, socket};
-use crate::{devices, hooks, userns};
+use crate::{console, devices, hooks, userns};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{State, Status};
+use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -43,6 +44,7 @@ pub(crate) struct Orders<'a> {
     pub held: &'a [BorrowedFd<'a>],
     pub preserve_fds: u32,
     pub state: Option<&'a State>,
+    pub seccomp: Option<&'a Filter>,
     pub no_pivot: bool,
     pub new_keyring: bool,
 }
@@ -242,6 +244,11 @@ fn files(orders: &Orders<'_>) -> Result<(), Failure> {
         doing("bringing lo up", process::loopback_up())?;
     }
     set_names(plan)?;
+    if let Stdio::Terminal { console_socket } = orders.stdio {
+        let size = plan.spec.process.console_size.as_ref();
+        let slave = console::open(files.root(), size, console_socket.as_fd())?;
+        files.bind_console(slave.as_fd())?;
+    }
     run_creation_hooks(orders)?;
     files.finish()?;
     files.enter(orders.no_pivot)
@@ -336,8 +343,9 @@ fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
         caps: plan.caps,
         personality: spec.linux.personality.as_ref(),
         stdio: orders.stdio,
-        null,
+        null: Some(null),
         preserve_fds: orders.preserve_fds,
         limits_are_set: plan.namespaces.has(libc::CLONE_NEWUSER),
+        seccomp: orders.seccomp,
     })
 }

@@ -1,6 +1,6 @@
 //! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
 
-use crate::cgroup::Driver;
+use crate::cgroup::{self, Driver};
 use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
 use crate::init::{self, Opened, Orders};
 use crate::lookup::Unstartable;
@@ -11,6 +11,7 @@ use crate::sys::{Kernel, file, process, socket};
 use crate::{hooks, namespaces, rlimits, userns};
 use shoal_protocol::oci::{State, Status};
 use shoal_protocol::{Failure, FailureCode};
+use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -36,6 +37,7 @@ pub struct Options<'a> {
     pub park: Park<'a>,
     /// What hooks get on stdin; pid and status are filled in. Without it no hook runs.
     pub state: Option<State>,
+    pub seccomp: Option<&'a Filter>,
     /// Descriptors that init holds until it is the program (a lock, say).
     pub held: &'a [BorrowedFd<'a>],
     pub no_pivot: bool,
@@ -95,26 +97,43 @@ fn say_start(channel: OwnedFd) -> Result<(), Unstartable> {
     channel::await_exec(channel.as_fd())
 }
 
-/// Makes the container up to its parked init. On failure init is gone and waited for; the group may be there still and is the caller's to
-/// remove. The caller has one thread, and its children are its own to wait for.
+/// What a creation has made so far and takes back when it fails.
+#[derive(Default)]
+struct Made {
+    children: Vec<i32>,
+    group: bool,
+    socket: bool,
+}
+
+/// Makes the container up to its parked init. On failure nothing of it is left: init is gone and waited for, its group and its socket are
+/// removed. The caller has one thread, and its children are its own to wait for.
 pub fn create(plan: &Plan, options: &Options<'_>) -> Result<Parked, Failure> {
-    let mut born = Vec::new();
-    let made = make(plan, options, &mut born);
-    if made.is_err() {
-        for pid in born {
+    let mut made = Made::default();
+    let parked = make(plan, options, &mut made);
+    if parked.is_err() {
+        for pid in made.children {
             // It may have ended by itself; either way it is waited for.
             drop(process::signal(pid, libc::SIGKILL));
             drop(process::wait(pid, 0));
         }
+        if made.group {
+            // The first failure is the one to tell.
+            drop(cgroup::destroy(options.driver, &plan.cgroup));
+        }
+        if let Park::Socket { dir, name } = &options.park
+            && made.socket
+        {
+            drop(file::remove_at(*dir, name));
+        }
     }
-    made
+    parked
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
 }
 
-fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parked, Failure> {
+fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, Failure> {
     let driver = options.driver;
     let resources = &plan.spec.linux.resources;
     let around = Surroundings {
@@ -126,15 +145,18 @@ fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parke
     let joins = open_joins(plan)?;
     let listener = match &options.park {
         Park::Channel => None,
-        Park::Socket { dir, name } => Some(doing(
-            "making the socket for the start",
-            socket::listen(*dir, name, libc::SOCK_SEQPACKET, 1),
-        )?),
+        Park::Socket { dir, name } => {
+            let listening = socket::listen(*dir, name, libc::SOCK_SEQPACKET, 1);
+            let listener = doing("making the socket for the start", listening)?;
+            made.socket = true;
+            Some(listener)
+        }
     };
     // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
     let unified = around.cgroups.is_none();
     let cgroup = if unified {
         driver.create(&plan.cgroup, resources)?;
+        made.group = true;
         driver.clone_target(&plan.cgroup)?
     } else {
         None
@@ -152,12 +174,13 @@ fn make(plan: &Plan, options: &Options<'_>, born: &mut Vec<i32>) -> Result<Parke
         held: options.held,
         preserve_fds: options.preserve_fds,
         state: options.state.as_ref(),
+        seccomp: options.seccomp,
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
     };
-    let pid = clone_init(orders, &channel, born)?;
+    let pid = clone_init(orders, &channel, &mut made.children)?;
     let pidfd = doing("pinning init", process::pidfd(pid))?;
-    if let Err(failure) = settle(plan, driver, pid, unified, &channel) {
+    if let Err(failure) = settle(plan, driver, pid, &channel, &mut made.group) {
         // Init that has ended meanwhile cannot be attached: its own word tells why.
         return Err(early_failure(&channel).unwrap_or(failure));
     }
@@ -238,8 +261,8 @@ fn settle(
     plan: &Plan,
     driver: &dyn Driver,
     pid: i32,
-    unified: bool,
     channel: &OwnedFd,
+    has_group: &mut bool,
 ) -> Result<(), Failure> {
     if let Some(score) = plan.spec.process.oom_score_adj {
         set_oom_score(pid, score)?;
@@ -252,8 +275,9 @@ fn settle(
             socket::send(channel.as_fd(), MAPPED),
         )?;
     }
-    if !unified {
+    if !*has_group {
         driver.create(&plan.cgroup, &plan.spec.linux.resources)?;
+        *has_group = true;
     }
     driver.attach(&plan.cgroup, pid)?;
     // Init that has already failed has closed its end; its report is still to be read.

@@ -4,8 +4,9 @@ use crate::caps::{self, Masks};
 use crate::lookup::{self, Unstartable};
 use crate::streams::{self, Stdio};
 use crate::sys::{self, process};
-use crate::{attributes, rlimits};
+use crate::{attributes, home, rlimits};
 use shoal_protocol::{Failure, oci};
+use shoal_seccomp::Program as Filter;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,10 +21,11 @@ pub(crate) struct Program<'a> {
     pub personality: Option<&'a oci::Personality>,
     pub stdio: &'a Stdio,
     /// A stdin for streams that have none.
-    pub null: &'a OwnedFd,
+    pub null: Option<&'a OwnedFd>,
     pub preserve_fds: u32,
     /// Limits are the maker's to set: in a user namespace nobody may raise them.
     pub limits_are_set: bool,
+    pub seccomp: Option<&'a Filter>,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -46,21 +48,21 @@ pub(crate) fn become_program(program: &Program<'_>) -> Unstartable {
         Ok(path) => path,
         Err(failed) => return failed,
     };
-    let strings = |texts: &[String]| {
+    let home = home::complete(&process.env, process.user.uid);
+    let strings = |texts: &mut dyn Iterator<Item = &String>| {
         texts
-            .iter()
             .map(sys::c_string)
             .collect::<io::Result<Vec<CString>>>()
     };
     let (path, args, env) = match (
         sys::c_string(&path),
-        strings(&process.args),
-        strings(&process.env),
+        strings(&mut process.args.iter()),
+        strings(&mut process.env.iter().chain(&home)),
     ) {
         (Ok(path), Ok(args), Ok(env)) => (path, args, env),
         _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
     };
-    if let Err(failure) = release(program) {
+    if let Err(failure) = release(program).and_then(|()| confine(program)) {
         return plain(failure);
     }
     lookup::unstartable(name, &process::exec(&path, &args, &env))
@@ -119,10 +121,6 @@ fn assume(program: &Program<'_>) -> Result<(), Failure> {
         ));
     }
     process::set_umask(user.umask.unwrap_or(UMASK_DEFAULT));
-    doing("setting capabilities", caps::set(&program.caps))?;
-    if process.no_new_privileges {
-        doing("setting no_new_privs", process::no_new_privileges())?;
-    }
     Ok(())
 }
 
@@ -134,4 +132,24 @@ fn release(program: &Program<'_>) -> Result<(), Failure> {
         process::die_with_parent(0),
     )?;
     doing("resetting signals", process::reset_signals())
+}
+
+/// Gives up privilege. A filter comes as late as it can, so that it need allow little of ours: after everything with no_new_privs, else while
+/// CAP_SYS_ADMIN is still there, with only capset(2) and prctl(2) left to do.
+fn confine(program: &Program<'_>) -> Result<(), Failure> {
+    let filter = || match program.seccomp {
+        Some(filter) => doing("loading linux.seccomp", shoal_seccomp::load(filter)).map(drop),
+        None => Ok(()),
+    };
+    let set_caps = || doing("setting capabilities", caps::set(&program.caps));
+    if program.process.no_new_privileges {
+        set_caps()?;
+        doing("setting no_new_privs", process::no_new_privileges())?;
+        return filter();
+    }
+    if program.seccomp.is_some() {
+        doing("setting capabilities", caps::raise())?;
+        filter()?;
+    }
+    set_caps()
 }

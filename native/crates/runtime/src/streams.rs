@@ -60,13 +60,14 @@ pub fn check_preserved(count: u32) -> Result<(), Failure> {
 }
 
 /// Puts the streams at 0, 1 and 2; `null` stands for a stdin that is not there.
-pub(crate) fn put(stdio: &Stdio, null: &OwnedFd) -> Result<(), Failure> {
+pub(crate) fn put(stdio: &Stdio, null: Option<&OwnedFd>) -> Result<(), Failure> {
     let Stdio::Fds(streams) = stdio else {
         return Ok(());
     };
-    let stdin = streams.stdin.as_ref().unwrap_or(null);
-    let sources = [stdin, &streams.stdout, &streams.stderr];
+    let stdin = streams.stdin.as_ref().or(null);
+    let sources = [stdin, Some(&streams.stdout), Some(&streams.stderr)];
     for ((number, source), name) in (0..).zip(sources).zip(["stdin", "stdout", "stderr"]) {
+        let Some(source) = source else { continue };
         process::duplicate_to(source.as_fd(), number)
             .map_err(|error| Failure::io(format!("setting {name}"), &error))?;
     }

@@ -85,6 +85,7 @@ impl Monitor {
             preserve_fds: 0,
             park: Park::Channel,
             state: None,
+            seccomp: None,
             // The lock on `dir` stays until this process is gone or has become the program.
             held: &[dir.as_fd()],
             no_pivot: false,
