@@ -6,6 +6,8 @@ pub mod file;
 pub mod memory;
 pub mod mount;
 pub mod process;
+#[cfg(test)]
+pub mod recording;
 pub mod socket;
 
 pub use calls::{Calls, Change, Draft, Kernel};

@@ -374,3 +374,6 @@ pub fn resolve_sources(spec: &mut Spec, bundle: &std::path::Path) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
