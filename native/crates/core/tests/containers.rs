@@ -387,13 +387,6 @@ fn bad_requests_name_the_field_and_leave_nothing() {
             Box::new(|create| create["spec"]["mounts"][1]["options"] = json!(["size=lots"])),
         ),
         (
-            "CAP_NOPE",
-            "invalid",
-            Box::new(|create| {
-                create["spec"]["process"]["capabilities"]["bounding"] = json!(["CAP_NOPE"])
-            }),
-        ),
-        (
             "pids.max",
             "system",
             Box::new(|create| {

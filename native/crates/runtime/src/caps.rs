@@ -1,11 +1,11 @@
 //! Capabilities: names to masks, and setting exactly the sets that the configuration names.
 
 use crate::sys::check;
-use shoal_protocol::{Failure, oci::Capabilities};
+use shoal_protocol::oci::Capabilities;
 use std::io;
 
 /// By number, from <linux/capability.h>.
-const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -59,31 +59,48 @@ pub struct Masks {
     pub ambient: u64,
 }
 
-/// Reads the names; one that does not exist is refused by name.
-pub fn masks(sets: &Capabilities) -> Result<Masks, Failure> {
-    let mask = |set: &str, names: &[String]| -> Result<u64, Failure> {
-        names.iter().try_fold(0, |mask, name| {
-            let upper = name.to_ascii_uppercase();
-            let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            let bit = NAMES
-                .iter()
-                .position(|known| *known == short)
-                .ok_or_else(|| {
-                    Failure::invalid(
-                        format!("reading process.capabilities.{set}"),
-                        format!("{name:?} is not a capability; use a name of capabilities(7)"),
-                    )
-                })?;
-            Ok(mask | (1 << bit))
-        })
+/// Reads the names. One that does not exist is left out, as runc and crun do: a configuration for a newer kernel must still run.
+pub fn masks(sets: &Capabilities) -> Masks {
+    let mask = |names: &[String]| {
+        names
+            .iter()
+            .filter_map(|name| bit(name))
+            .fold(0, |mask, bit| mask | (1 << bit))
     };
-    Ok(Masks {
-        bounding: mask("bounding", &sets.bounding)?,
-        effective: mask("effective", &sets.effective)?,
-        permitted: mask("permitted", &sets.permitted)?,
-        inheritable: mask("inheritable", &sets.inheritable)?,
-        ambient: mask("ambient", &sets.ambient)?,
-    })
+    Masks {
+        bounding: mask(&sets.bounding),
+        effective: mask(&sets.effective),
+        permitted: mask(&sets.permitted),
+        inheritable: mask(&sets.inheritable),
+        ambient: mask(&sets.ambient),
+    }
+}
+
+/// The names in any of the sets that do not exist, each once, for a warning.
+pub fn unknown(sets: &Capabilities) -> Vec<String> {
+    let all = [
+        &sets.bounding,
+        &sets.effective,
+        &sets.permitted,
+        &sets.inheritable,
+        &sets.ambient,
+    ];
+    let mut names: Vec<String> = all
+        .into_iter()
+        .flatten()
+        .filter(|name| bit(name).is_none())
+        .cloned()
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The number of a capability, by its name with or without `CAP_`.
+fn bit(name: &str) -> Option<usize> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    NAMES.iter().position(|known| *known == short)
 }
 
 /// Drops from the bounding set what is not in it. Must be done while SETPCAP is still held.
@@ -208,17 +225,19 @@ mod tests {
         let read = masks(&Capabilities {
             bounding: names,
             ..Capabilities::default()
-        })
-        .expect("masks");
+        });
         assert_eq!(read.bounding, 0xa804_25fb);
     }
 
     #[test]
-    fn masks_refuses_an_unknown_name() {
-        let failure = masks(&Capabilities {
-            permitted: vec!["CAP_NOPE".into()],
+    fn masks_leaves_unknown_names_out_and_unknown_tells_them() {
+        let sets = Capabilities {
+            permitted: vec!["CAP_NOPE".into(), "cap_kill".into()],
+            effective: vec!["CAP_NOPE".into()],
             ..Capabilities::default()
-        });
-        assert!(failure.expect_err("unknown").message.contains("CAP_NOPE"));
+        };
+        assert_eq!(masks(&sets).permitted, 1 << 5);
+        assert_eq!(masks(&sets).effective, 0);
+        assert_eq!(unknown(&sets), ["CAP_NOPE"]);
     }
 }

@@ -134,7 +134,7 @@ fn enter(join: &Join<'_>, born: &mut Vec<i32>) -> Result<Joined, Failure> {
     let cgroup = join.driver.clone_target(join.cgroup)?;
     let orders = Orders {
         join,
-        caps: caps::masks(&join.process.capabilities)?,
+        caps: caps::masks(&join.process.capabilities),
         kinds,
         root,
         null,

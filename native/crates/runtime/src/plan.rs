@@ -54,7 +54,7 @@ impl Plan {
         check_namespaces(&spec, &namespaces)?;
         let owned = namespaces.flags().cast_unsigned().into();
         let files = filesystem::Plan::new(&spec, root, owned)?;
-        let caps = caps::masks(&spec.process.capabilities)?;
+        let caps = caps::masks(&spec.process.capabilities);
         Ok(Self {
             container_id,
             caps,
