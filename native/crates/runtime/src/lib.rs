@@ -28,5 +28,6 @@ pub mod signals;
 pub mod streams;
 pub mod sys;
 pub mod sysctl;
+pub mod user;
 pub mod userns;
 pub mod within;
