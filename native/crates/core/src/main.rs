@@ -20,7 +20,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage:
   shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH]
   shoal-core init [--keep] [--restart] -- COMMAND [ARG...]
-  shoal-core --version";
+  shoal-core --help";
 /// Name and version, as `--version` and hello tell them.
 const BINARY: &str = concat!("shoal-core ", env!("CARGO_PKG_VERSION"));
 /// Where groups go that the caller does not place.
@@ -31,12 +31,21 @@ enum Job {
     Serve(serve::Options),
     Init(init_command::Options),
     Zygote(Option<u64>),
-    Version,
-    Help,
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let own = std::env::args_os().nth(1).is_some_and(|command| {
+        ["serve", "init", "zygote"]
+            .iter()
+            .any(|name| command == *name)
+    });
+    if !own {
+        return shoal_oci::main(std::env::args_os());
+    }
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     match parse(&args) {
         Ok(Job::Zygote(open_files)) => zygote::run(open_files),
         Ok(Job::Serve(options)) => match serve::run(&options) {
@@ -48,14 +57,6 @@ fn main() -> ExitCode {
         },
         Ok(Job::Init(options)) => {
             ExitCode::from(u8::try_from(init_command::run(&options)).unwrap_or(255))
-        }
-        Ok(Job::Version) => {
-            println!("{BINARY}");
-            ExitCode::SUCCESS
-        }
-        Ok(Job::Help) => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
         }
         Err(complaint) => {
             eprintln!("shoal-core: {complaint}\n{USAGE}");
@@ -70,8 +71,6 @@ fn parse(args: &[String]) -> Result<Job, String> {
         "serve" => parse_serve(rest).map(Job::Serve),
         "init" => parse_init(rest).map(Job::Init),
         "zygote" => Ok(Job::Zygote(rest.first().and_then(|text| text.parse().ok()))),
-        "--version" | "-v" | "version" => Ok(Job::Version),
-        "--help" | "-h" | "help" => Ok(Job::Help),
         other => Err(format!("unknown command {other:?}")),
     }
 }
