@@ -67,7 +67,19 @@ impl Mounter<'_> {
             change(self.calls, tree.as_fd(), options)?;
             self.put(tree.as_fd(), target.fd.as_fd(), options)
         };
-        act().map_err(|error| complain(doing(), &error))
+        act().map_err(|error| {
+            let differs = self
+                .calls
+                .stat(target.fd.as_fd())
+                .is_ok_and(|target| target.is_dir() != source.is_dir());
+            // move_mount(2) says EINVAL for what mount(2) has its own word for.
+            let error = if differs && sys::is(&error, libc::EINVAL) {
+                io::Error::from_raw_os_error(libc::ENOTDIR)
+            } else {
+                error
+            };
+            complain(doing(), &error)
+        })
     }
 
     /// A source that is a link is made again as a link; false when it is none.
