@@ -84,6 +84,27 @@ fn unpack_into(request: &Request, doing: &str) -> Result<Value, LayerError> {
     Ok(json!({ "diffId": digest, "bytes": bytes, "files": files }))
 }
 
+/// Reads a tar to its end and checks every header and path as unpacking does, writing nothing; the number of its entries.
+/// `open_end`: it may end without the two zero blocks.
+pub fn survey(source: &mut impl io::Read, open_end: bool) -> Result<u64, Failure> {
+    let mut tar = tar::Tar::new(source, open_end);
+    let mut entries = 0;
+    let mut next = || -> Result<bool, LayerError> {
+        let Some(entry) = tar.next()? else {
+            return Ok(false);
+        };
+        paths::components(&entry.path, &entry.path)?;
+        if entry.kind == tar::Kind::HardLink {
+            paths::components(&entry.path, &entry.link)?;
+        }
+        Ok(true)
+    };
+    while next().map_err(|error| error.into_failure("reading an archive"))? {
+        entries += 1;
+    }
+    Ok(entries)
+}
+
 /// Why a layer could not be unpacked.
 #[derive(Debug)]
 pub(crate) enum LayerError {
