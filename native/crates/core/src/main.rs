@@ -7,6 +7,7 @@ mod lanes;
 mod logs;
 mod monitor;
 mod planning;
+mod pool;
 mod reaper;
 mod records;
 mod serve;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage:
-  shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH]
+  shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH] [--pool N]
   shoal-core init [--keep] [--restart] -- COMMAND [ARG...]
   shoal-core --help";
 /// Name and version, as `--version` and hello tell them.
@@ -76,7 +77,7 @@ fn parse(args: &[String]) -> Result<Job, String> {
 }
 
 fn parse_serve(args: &[String]) -> Result<serve::Options, String> {
-    let (mut root, mut socket, mut cgroup_parent) = (None, None, None);
+    let (mut root, mut socket, mut cgroup_parent, mut pool) = (None, None, None, None);
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let (name, inline) = match arg.split_once('=') {
@@ -87,6 +88,7 @@ fn parse_serve(args: &[String]) -> Result<serve::Options, String> {
             "--root" => &mut root,
             "--socket" => &mut socket,
             "--cgroup-parent" => &mut cgroup_parent,
+            "--pool" => &mut pool,
             _ => return Err(format!("unknown option {arg:?} of serve")),
         };
         let value = inline
@@ -97,6 +99,10 @@ fn parse_serve(args: &[String]) -> Result<serve::Options, String> {
     let parent = cgroup_parent.unwrap_or_else(|| CGROUP_PARENT.to_owned());
     shoal_runtime::cgroup::check_path(&parent)
         .map_err(|failure| format!("--cgroup-parent: {failure}"))?;
+    let pool = pool.map_or(Ok(pool::SIZE_DEFAULT), |text| {
+        let number = text.parse().ok().filter(|size| *size <= pool::SIZE_MAX);
+        number.ok_or_else(|| format!("--pool {text:?} is not a number up to {}", pool::SIZE_MAX))
+    })?;
     let root = PathBuf::from(root.ok_or("serve needs --root")?);
     // A root below the working directory would not mean the same to every process of the core.
     let root = std::path::absolute(root).map_err(|error| format!("--root: {error}"))?;
@@ -104,6 +110,7 @@ fn parse_serve(args: &[String]) -> Result<serve::Options, String> {
         root,
         socket: PathBuf::from(socket.ok_or("serve needs --socket")?),
         cgroup_parent: parent.trim_end_matches('/').to_owned(),
+        pool,
     })
 }
 
@@ -142,11 +149,14 @@ mod tests {
     #[test]
     fn parse_reads_every_command() {
         assert_eq!(
-            parse(&words("serve --root /r --socket=/s --cgroup-parent /p/")),
+            parse(&words(
+                "serve --root /r --socket=/s --cgroup-parent /p/ --pool 3"
+            )),
             Ok(Job::Serve(serve::Options {
                 root: "/r".into(),
                 socket: "/s".into(),
-                cgroup_parent: "/p".into()
+                cgroup_parent: "/p".into(),
+                pool: 3
             }))
         );
         assert_eq!(
@@ -166,6 +176,8 @@ mod tests {
             "init --",
             "init --x -- y",
             "nope",
+            "serve --root /r --socket /s --pool 1000",
+            "serve --root /r --socket /s --pool x",
             "serve --root /r --socket /s --cgroup-parent ../x",
         ] {
             assert!(parse(&words(bad)).is_err(), "{bad}");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{Exit, Status};
+use shoal_protocol::oci::Spec;
 
 /// The create call as it came: the journal of a creation, and what delete needs to know.
 pub const CREATE_FILE: &str = "create.json";
@@ -18,6 +19,10 @@ pub const EXIT_RECORD_BYTES_MAX: usize = 512;
 pub const MONITOR_SOCKET: &str = "mon.sock";
 /// A directory of this prefix is a creation under way (or its leftover); no container id can begin with a dot.
 pub const CREATING: &str = ".creating-";
+/// A directory of this prefix is a sandbox of the pool; once it is used it becomes a creation under way.
+pub const PARKED: &str = ".parked-";
+/// `Parked`: what a sandbox was made of, and its group until it is used.
+pub const PARKED_FILE: &str = "parked.json";
 /// A directory of this prefix belongs to a deleted container whose remains are being removed.
 pub const DELETING: &str = ".deleting-";
 
@@ -44,6 +49,17 @@ pub struct ExitRecord {
     pub lost_log_records: u64,
 }
 
+/// What a sandbox of the pool is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    pub template: Spec,
+    /// Its group, which is renamed when it is used.
+    pub cgroup: String,
+}
+
+/// Core to the monitor of a sandbox: its directory is now a creation's, which it is to go on with.
+pub const USE: &[u8] = b"u";
+
 /// Core to monitor, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
@@ -65,6 +81,8 @@ pub enum Command {
     rename_all_fields = "camelCase"
 )]
 pub enum Message {
+    /// A sandbox is ready.
+    Parked,
     /// The creation is committed.
     Ready {
         pid: i32,

@@ -3,6 +3,7 @@
 use crate::containers::Containers;
 use crate::hub::Peer;
 use crate::lanes::Lane;
+use crate::pool::Pool;
 use crate::store::Store;
 use crate::zygote::Zygote;
 use serde::de::DeserializeOwned;
@@ -38,6 +39,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Where a container without linux.cgroupsPath gets its groups.
     pub cgroup_parent: String,
+    /// Sandboxes kept ready; 0 for none.
+    pub pool: usize,
 }
 
 /// Serves until `shutdown` or a signal; returns only with the reason why it could not start or go on.
@@ -57,6 +60,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         zygote,
         cgroup::driver(&layout),
         options.cgroup_parent.clone(),
+        Pool::new(options.pool),
     )?;
     containers.recover()?;
     let asked = Arc::clone(&containers);
@@ -71,6 +75,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     })?);
     let listener = listen(&options.socket)?;
     watch(&containers)?;
+    containers.keep_parked()?;
     let server = Arc::new(Server {
         containers,
         cgroup: layout.mode.name(),

@@ -1,12 +1,15 @@
 //! The core's directory: the journal of creations, the records of containers, and the remains of deleted ones.
 
 use crate::reaper;
-use crate::records::{self, ExitRecord, State};
+use crate::records::{self, ExitRecord, Parked, State};
 use shoal_protocol::calls::Create;
+use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver};
 use shoal_runtime::sys::file;
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,7 +23,8 @@ const LOCK_RETRY_MS: u64 = 2;
 /// EXEC_ROOT/core.
 pub struct Store {
     pub root: PathBuf,
-    _lock: OwnedFd,
+    /// Its lock keeps a second core away.
+    dir: OwnedFd,
     deletions: AtomicU64,
 }
 
@@ -45,7 +49,7 @@ impl Store {
         }
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: lock,
+            dir: lock,
             deletions: AtomicU64::new(0),
         })
     }
@@ -58,6 +62,60 @@ impl Store {
     /// Where a creation's journal is.
     pub fn creating(&self, id: &str) -> PathBuf {
         self.root.join(format!("{}{id}", records::CREATING))
+    }
+
+    /// Begins a sandbox: a locked directory of a name that nobody else has, and its record. Its group will be beside those of containers.
+    pub fn park(
+        &self,
+        template: &Spec,
+        cgroup_parent: &str,
+    ) -> Result<(PathBuf, OwnedFd), Failure> {
+        // Unlike a counter, also told apart from those of another core under the same parent group.
+        let name = format!(
+            "{}{:016x}",
+            records::PARKED,
+            RandomState::new().build_hasher().finish()
+        );
+        let path = self.root.join(&name);
+        let task = format!("beginning the sandbox {}", path.display());
+        let record = Parked {
+            template: template.clone(),
+            cgroup: format!("{cgroup_parent}/{name}"),
+        };
+        let act = || -> io::Result<OwnedFd> {
+            fs::create_dir(&path)?;
+            let dir = file::open(&path.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+            // Nobody else knows the name.
+            file::try_lock(dir.as_fd())?;
+            file::write_at(dir.as_fd(), records::PARKED_FILE, &records::encode(&record))?;
+            Ok(dir)
+        };
+        let dir = act().map_err(|error| Failure::io(&task, &error))?;
+        Ok((path, dir))
+    }
+
+    /// Makes a sandbox's directory that of a creation, with the journal in it; gives its path. The sandbox's monitor holds the lock.
+    pub fn begin_parked(&self, parked: &Path, create: &Create) -> Result<PathBuf, Failure> {
+        let path = self.creating(&create.container_id);
+        let task = format!("beginning the creation of {}", path.display());
+        let act = || -> io::Result<()> {
+            // A leftover of an earlier attempt makes the rename fail, and the cold way knows what to do with it.
+            let dir = file::open(
+                &parked.to_string_lossy(),
+                libc::O_RDONLY | libc::O_DIRECTORY,
+            )?;
+            file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create))?;
+            let root = self.dir.as_fd();
+            let name = |path: &Path| {
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            };
+            file::rename_new(root, &name(parked), &name(&path))
+        };
+        act().map_err(|error| Failure::io(&task, &error))?;
+        Ok(path)
     }
 
     /// Begins a creation: its locked directory with the journal in it. What an earlier attempt left is rolled back first.
@@ -106,6 +164,9 @@ impl Store {
         // The monitor may have committed while we waited: then the directory has another name and is no leftover.
         if !path.exists() {
             return Ok(());
+        }
+        if let Some(parked) = read::<Parked>(path, records::PARKED_FILE) {
+            cgroup::destroy(driver, &parked.cgroup)?;
         }
         // Without a readable journal nothing else had been begun.
         if let Some(create) = read::<Create>(path, records::CREATE_FILE) {

@@ -14,6 +14,24 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+/// What a forked monitor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// A container, whose creation is in the directory.
+    Create,
+    /// A sandbox of the pool, which is to become a container later.
+    Park,
+}
+
+impl Task {
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Create => b"m",
+            Self::Park => b"p",
+        }
+    }
+}
+
 /// The whole life of a zygote: reads requests from stdin, a message socket, until the core is gone.
 pub fn run(open_files: Option<u64>) -> ! {
     let code = match serve(open_files) {
@@ -43,12 +61,17 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
         let (Some(control), Some(dir)) = (fds.next(), fds.next()) else {
             continue;
         };
-        fork_monitor(&requests, &layout, control, dir);
+        let task = if word.starts_with(Task::Park.word()) {
+            Task::Park
+        } else {
+            Task::Create
+        };
+        fork_monitor(&requests, &layout, task, control, dir);
     }
 }
 
 /// Forks twice, so that the monitor is nobody's child. A failed fork closes `control`, which tells the core.
-fn fork_monitor(requests: &OwnedFd, layout: &Layout, control: OwnedFd, dir: OwnedFd) {
+fn fork_monitor(requests: &OwnedFd, layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) {
     match process::fork() {
         Ok(process::Side::Parent(pid)) => {
             drop((control, dir));
@@ -59,7 +82,7 @@ fn fork_monitor(requests: &OwnedFd, layout: &Layout, control: OwnedFd, dir: Owne
             if let Ok(process::Side::Child) = process::fork() {
                 // SAFETY: in this process the descriptor is used by nobody any more; `requests` is never dropped here, as `run` does not return.
                 drop(unsafe { OwnedFd::from_raw_fd(requests.as_raw_fd()) });
-                monitor::run(layout, control, dir);
+                monitor::run(layout, task, control, dir);
             }
             process::exit_now(0);
         }
@@ -103,11 +126,16 @@ impl Zygote {
         Ok(zygote)
     }
 
-    /// Asks for a monitor on the creation in `dir` that speaks over `control`.
-    pub fn monitor(&self, control: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Failure> {
+    /// Asks for a monitor on what is in `dir`, which speaks over `control`.
+    pub fn monitor(
+        &self,
+        task: Task,
+        control: BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
+    ) -> Result<(), Failure> {
         let mut running = self.running.lock().expect("no holder panics");
         if let Some((_, socket)) = running.as_ref()
-            && socket::send_with_fds(socket.as_fd(), b"m", &[control, dir]).is_ok()
+            && socket::send_with_fds(socket.as_fd(), task.word(), &[control, dir]).is_ok()
         {
             return Ok(());
         }
@@ -117,7 +145,7 @@ impl Zygote {
             drop(child.wait());
         }
         let (child, socket) = self.spawn()?;
-        let sent = socket::send_with_fds(socket.as_fd(), b"m", &[control, dir]);
+        let sent = socket::send_with_fds(socket.as_fd(), task.word(), &[control, dir]);
         *running = Some((child, socket));
         sent.map_err(|error| Failure::io("asking the zygote for a monitor", &error))
     }

@@ -4,6 +4,7 @@
 
 use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
 use crate::filesystem::{Filesystem, Sources};
+use crate::filling;
 use crate::lookup::{self, Unstartable};
 use crate::mounts::Surroundings;
 use crate::namespaces::{self, NEWTIME};
@@ -47,6 +48,8 @@ pub(crate) struct Orders<'a> {
     pub seccomp: Option<&'a Filter>,
     pub no_pivot: bool,
     pub new_keyring: bool,
+    /// Init is made for a container that is told later.
+    pub sandbox: bool,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -156,6 +159,9 @@ pub(crate) fn run(orders: &Orders<'_>) -> ! {
         );
     }
     channel::tell(channel, &Report::Ready);
+    if orders.sandbox {
+        filling::run(orders, &null);
+    }
     let starter = park(orders);
     let starter = starter.as_ref().map_or(channel, AsFd::as_fd);
     let failed = start(orders, &null);
@@ -254,7 +260,7 @@ fn files(orders: &Orders<'_>) -> Result<(), Failure> {
     files.enter(orders.no_pivot)
 }
 
-fn set_names(plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn set_names(plan: &Plan) -> Result<(), Failure> {
     let spec = &plan.spec;
     if !spec.hostname.is_empty() {
         doing(
@@ -326,7 +332,7 @@ fn look_up(plan: &Plan) -> Result<(), Unstartable> {
 }
 
 /// Becomes the program; returns only with the reason why not.
-fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
+pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
     let plan = orders.plan;
     let spec = &plan.spec;
     let hooks = run_hooks(

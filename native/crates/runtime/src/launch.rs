@@ -26,6 +26,8 @@ pub enum Park<'a> {
     /// A later process says so by a socket of this name in `dir` (`start_parked`). Init outlives its maker.
     /// A program that is not there fails the creation already.
     Socket { dir: BorrowedFd<'a>, name: &'a str },
+    /// There is no container yet: its maker tells the rest later (`sandbox`). Ends with its maker.
+    Sandbox,
 }
 
 /// What a creation needs besides its plan.
@@ -49,7 +51,7 @@ pub struct Parked {
     /// In the maker's pid namespace.
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// With `Park::Channel`: takes `channel::START`, then gives the reason of a failed start or end of file.
+    /// With `Park::Channel` and `Park::Sandbox`: takes `channel::START`, then gives the reason of a failed start or end of file.
     pub channel: Option<OwnedFd>,
 }
 
@@ -144,7 +146,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     let sources = plan.files.sources(&Kernel)?;
     let joins = open_joins(plan)?;
     let listener = match &options.park {
-        Park::Channel => None,
+        Park::Channel | Park::Sandbox => None,
         Park::Socket { dir, name } => {
             let listening = socket::listen(*dir, name, libc::SOCK_SEQPACKET, 1);
             let listener = doing("making the socket for the start", listening)?;
@@ -177,6 +179,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         seccomp: options.seccomp,
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
+        sandbox: matches!(options.park, Park::Sandbox),
     };
     let pid = clone_init(orders, &channel, &mut made.children)?;
     let pidfd = doing("pinning init", process::pidfd(pid))?;
@@ -191,7 +194,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     Ok(Parked {
         pid,
         pidfd,
-        channel: matches!(options.park, Park::Channel).then_some(channel),
+        channel: (!matches!(options.park, Park::Socket { .. })).then_some(channel),
     })
 }
 

@@ -15,6 +15,10 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work";
 /// The only lower directory of a root without layers.
 const EMPTY: &str = "empty";
+/// In a sandbox: where the root to come is mounted.
+pub(crate) const STAGE: &str = "/root";
+/// Room for a few directories.
+const STAGING_SIZE: &str = "64k";
 
 /// Refuses a root that is the host's own, or whose paths are none.
 pub fn validate(root: &RootSource) -> Result<(), Failure> {
@@ -29,7 +33,7 @@ pub fn validate(root: &RootSource) -> Result<(), Failure> {
     };
     let rootfs = match root {
         RootSource::Overlay(rootfs) => rootfs,
-        RootSource::Directory(path) => {
+        RootSource::Directory(path) | RootSource::Staging(path) => {
             let text = path.to_str().ok_or_else(|| {
                 Failure::invalid(
                     "reading root.path",
@@ -80,6 +84,61 @@ pub fn mount(calls: &dyn Calls, source: &RootSource, attributes: u64) -> Result<
     match source {
         RootSource::Overlay(rootfs) => mount_overlay(calls, rootfs, attributes),
         RootSource::Directory(path) => mount_directory(calls, path, attributes),
+        RootSource::Staging(path) => mount_staging(calls, path),
+    }
+}
+
+/// A mount of the root that is attached nowhere, for another mount namespace. Only of layers, on Linux 6.5 and later.
+pub fn detached(
+    calls: &dyn Calls,
+    source: &RootSource,
+    attributes: u64,
+) -> Result<OwnedFd, Failure> {
+    let doing = "making a detached root";
+    let RootSource::Overlay(rootfs) = source else {
+        return Err(Failure::invalid(doing, "it is not made of layers"));
+    };
+    let empty = format!("{}/{EMPTY}", rootfs.directory);
+    overlay(calls, &lower(rootfs, &empty), &rootfs.directory, attributes)
+        .map_err(|(error, _)| Failure::io(doing, &error))
+}
+
+/// Takes back what `prepare` made, as far as it is there.
+pub fn withdraw(rootfs: &Rootfs) -> Result<(), Failure> {
+    for name in [UPPER, WORK, EMPTY] {
+        let path = Path::new(&rootfs.directory).join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::io(format!("removing {}", path.display()), &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A file system in memory with the place of the root to come.
+fn mount_staging(calls: &dyn Calls, path: &Path) -> Result<OwnedFd, Failure> {
+    let act = || -> io::Result<OwnedFd> {
+        let target = calls.open(&path.to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let draft = Draft::new(calls, "tmpfs")?;
+        draft.set("source", "sandbox")?;
+        draft.set("mode", "755")?;
+        draft.set("size", STAGING_SIZE)?;
+        let tree = draft.mount(mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC)?;
+        calls.make_dir_at(tree.as_fd(), STAGE.trim_start_matches('/'), 0o700)?;
+        calls.attach(tree.as_fd(), target.as_fd())?;
+        Ok(tree)
+    };
+    act().map_err(|error| Failure::io("mounting the root of a sandbox", &error))
+}
+
+/// The kernel wants the highest first.
+fn lower<'a>(rootfs: &'a Rootfs, empty: &'a str) -> Vec<&'a str> {
+    if rootfs.layers.is_empty() {
+        vec![empty]
+    } else {
+        rootfs.layers.iter().rev().map(String::as_str).collect()
     }
 }
 
@@ -106,7 +165,7 @@ pub fn separate_parent(calls: &dyn Calls, source: &RootSource) -> Result<(), Fai
 pub fn place(source: &RootSource) -> &Path {
     match source {
         RootSource::Overlay(rootfs) => Path::new(&rootfs.directory),
-        RootSource::Directory(path) => path,
+        RootSource::Directory(path) | RootSource::Staging(path) => path,
     }
 }
 
@@ -146,12 +205,7 @@ fn mount_directory(calls: &dyn Calls, path: &Path, attributes: u64) -> Result<Ow
 fn mount_overlay(calls: &dyn Calls, rootfs: &Rootfs, attributes: u64) -> Result<OwnedFd, Failure> {
     let dir = &rootfs.directory;
     let empty = format!("{dir}/{EMPTY}");
-    let layers: Vec<&str> = if rootfs.layers.is_empty() {
-        vec![&empty]
-    } else {
-        // The kernel wants the highest first.
-        rootfs.layers.iter().rev().map(String::as_str).collect()
-    };
+    let layers = lower(rootfs, &empty);
     let doing = || format!("mounting an overlay of {} layers on {dir:?}", layers.len());
     match overlay(calls, &layers, dir, attributes) {
         Ok(root) => {

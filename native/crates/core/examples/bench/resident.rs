@@ -26,7 +26,7 @@ const MEMORY: &str = "/dev/shm";
 const BURSTS: usize = 20;
 
 /// How a core is started for each way of making containers.
-const WAYS: [(&str, &[&str]); 1] = [("cold", &[])];
+const WAYS: [(&str, &[&str]); 2] = [("cold", &["--pool", "0"]), ("pool", &["--pool", "8"])];
 
 /// All parts that `--only` wants.
 pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! Making a container: the reserved id, the journal, and as many attempts as dying helpers cost.
 
 use super::{Containers, Entry, Phase, hear};
-use crate::records::Message;
+use crate::pool::Sandbox;
+use crate::records::{self, Message};
+use crate::zygote::Task;
 use shoal_protocol::calls::{Create, LogMode, Seccomp, Status, Stdin};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup;
@@ -31,9 +33,10 @@ impl Containers {
         crate::planning::plan(&create)?;
         let id = create.container_id.clone();
         self.reserve(&id, &create)?;
+        let _busy = self.pool.busy();
         let mut attempt = 1;
         let made = loop {
-            match self.make(&create) {
+            match self.make(&create, attempt == 1) {
                 Err(Broken::Vanished) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
                 Err(Broken::Vanished) => {
                     break Err(Failure::new(
@@ -108,7 +111,7 @@ impl Containers {
         Ok(())
     }
 
-    fn make(&self, create: &Create) -> Result<(i32, u64, OwnedFd), Broken> {
+    fn make(&self, create: &Create, from_pool: bool) -> Result<(i32, u64, OwnedFd), Broken> {
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
             Broken::Failed(Failure::io(format!("creating container {id}"), &error))
@@ -116,7 +119,12 @@ impl Containers {
         self.clear_stale_root(Path::new(&create.rootfs.directory))
             .map_err(doing)?;
         let path = self.store.creating(id);
-        let outcome = self.attempt(create);
+        // A second attempt is cold: whatever killed the first may have killed all that was parked.
+        let parked = if from_pool { self.unpark(create) } else { None };
+        let outcome = match parked {
+            Some(sandbox) => go_on(sandbox),
+            None => self.attempt(create),
+        };
         match outcome {
             Ok(made) => Ok(made),
             // The reason is told even when cleaning up fails: what stays is rolled back by the next attempt or start.
@@ -148,15 +156,11 @@ impl Containers {
             .map_err(Broken::Failed)?;
         let (control, theirs) = socket::pair().map_err(doing)?;
         self.zygote
-            .monitor(theirs.as_fd(), dir.as_fd())
+            .monitor(Task::Create, theirs.as_fd(), dir.as_fd())
             .map_err(Broken::Failed)?;
         // From here the monitor alone holds the lock and the other end.
         drop((theirs, dir));
-        match hear(&control) {
-            Ok(Message::Ready { pid, created_at_ms }) => Ok((pid, created_at_ms, control)),
-            Ok(Message::Failed { failure }) => Err(Broken::Failed(failure)),
-            Ok(_) | Err(_) => Err(Broken::Vanished),
-        }
+        outcome(control)
     }
 
     /// A directory that no container here uses can only be from before the core's own directory was lost (a reboot).
@@ -197,5 +201,22 @@ fn check_abilities(create: &Create) -> Result<(), Failure> {
             unable("log.mode and log.compress")
         }
         _ => Ok(()),
+    }
+}
+
+/// Has a sandbox become the container whose journal is in its directory.
+fn go_on(sandbox: Sandbox) -> Result<(i32, u64, OwnedFd), Broken> {
+    match socket::send(sandbox.control.as_fd(), records::USE) {
+        Ok(()) => outcome(sandbox.control),
+        Err(_) => Err(Broken::Vanished),
+    }
+}
+
+/// The monitor's word on the creation.
+fn outcome(control: OwnedFd) -> Result<(i32, u64, OwnedFd), Broken> {
+    match hear(&control) {
+        Ok(Message::Ready { pid, created_at_ms }) => Ok((pid, created_at_ms, control)),
+        Ok(Message::Failed { failure }) => Err(Broken::Failed(failure)),
+        Ok(_) | Err(_) => Err(Broken::Vanished),
     }
 }

@@ -2,9 +2,11 @@
 
 mod creation;
 mod exits;
+mod parking;
 mod recovery;
 
 use crate::hub::{self, Hub};
+use crate::pool::Pool;
 use crate::reaper::Reaper;
 use crate::records::{self, Command, Message};
 use crate::store::Store;
@@ -57,6 +59,7 @@ pub struct Containers {
     driver: Box<dyn Driver>,
     cgroup_parent: String,
     zygote: Zygote,
+    pool: Pool,
     reaper: Reaper,
     net: OnceLock<NetHandler>,
     table: Mutex<HashMap<String, Entry>>,
@@ -70,6 +73,7 @@ impl Containers {
         zygote: Zygote,
         driver: Box<dyn Driver>,
         cgroup_parent: String,
+        pool: Pool,
     ) -> Result<Arc<Self>, Failure> {
         let reaper = Reaper::start().map_err(|error| Failure::io("starting the reaper", &error))?;
         let watcher =
@@ -81,6 +85,7 @@ impl Containers {
             driver,
             cgroup_parent,
             zygote,
+            pool,
             reaper,
             net: OnceLock::new(),
             table: Mutex::new(HashMap::new()),
@@ -133,6 +138,7 @@ impl Containers {
             ));
         }
         self.net().container_started(id);
+        let _busy = self.pool.busy();
         match self.command(id, &Command::Start) {
             Ok(Message::Started { started_at_ms }) => {
                 // Its end may have been heard of first.
@@ -286,8 +292,9 @@ impl Containers {
         Ok(cgroup::pids(self.driver.as_ref(), &path))
     }
 
-    /// Removes the parent group, if no container is left in it.
+    /// Ends the pool, and removes the parent group if no container is left in it.
     pub fn close(&self) {
+        self.discard(self.pool.close());
         for dir in self.driver.directories(&self.cgroup_parent) {
             // Not empty, or not ours to remove: then it stays.
             drop(std::fs::remove_dir(dir));

@@ -17,7 +17,7 @@ impl Containers {
         let names = self.store.names()?;
         for name in names
             .iter()
-            .filter(|name| name.starts_with(records::CREATING))
+            .filter(|name| name.starts_with(records::CREATING) || name.starts_with(records::PARKED))
         {
             // One that resists blocks its own id only, and is tried again when that is asked for.
             let rolled_back = self

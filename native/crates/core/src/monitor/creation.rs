@@ -9,8 +9,9 @@ use crate::planning;
 use crate::records::{self, Message, State};
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{Create, Status};
-use shoal_runtime::cgroup::{self, detect::Layout};
-use shoal_runtime::launch::{self, Options, Park};
+use shoal_runtime::Filter;
+use shoal_runtime::cgroup::{self, Driver, detect::Layout};
+use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::streams::{Stdio, Streams};
 use shoal_runtime::sys::{file, process, socket};
@@ -19,31 +20,30 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-impl Monitor {
-    pub(super) fn create(
-        layout: &Layout,
-        control: OwnedFd,
-        dir: OwnedFd,
-    ) -> Result<Self, (OwnedFd, Failure)> {
-        match Self::build(layout, dir) {
-            Ok(mut monitor) => {
-                let ready = Message::Ready {
-                    pid: monitor.pid,
-                    created_at_ms: monitor.created_at_ms,
-                };
-                drop(socket::send(control.as_fd(), &records::encode(&ready)));
-                monitor.connections.push(Connection {
-                    socket: control,
-                    subscribed: true,
-                });
-                monitor.oom = monitor.driver.oom_watch(&monitor.plan.cgroup);
-                Ok(monitor)
-            }
-            Err(failure) => Err((control, failure)),
-        }
-    }
+/// What a monitor has before it has a container.
+pub(super) struct Workshop {
+    pub(super) driver: Box<dyn Driver>,
+    /// The locked directory of the creation.
+    pub(super) dir: OwnedFd,
+    children: OwnedFd,
+}
 
-    fn build(layout: &Layout, dir: OwnedFd) -> Result<Self, Failure> {
+/// A container to be made, as its journal has it.
+pub(super) struct Journal {
+    pub(super) create: Create,
+    pub(super) plan: Plan,
+    pub(super) seccomp: Option<Filter>,
+}
+
+/// The log, and the monitor's ends of the pipes to it.
+pub(super) struct Pipes {
+    log: Option<LogFile>,
+    ends: [(Stream, Option<OwnedFd>); 2],
+}
+
+impl Workshop {
+    /// Makes this process a monitor.
+    pub(super) fn open(layout: &Layout, dir: OwnedFd) -> Result<Self, Failure> {
         let setup = || -> io::Result<OwnedFd> {
             process::new_session()?;
             process::set_umask(0o022);
@@ -56,51 +56,57 @@ impl Monitor {
             process::signal_fd(&[libc::SIGCHLD])
         };
         let children = doing("starting a monitor", setup())?;
-        let bytes = doing(
-            "reading the creation's journal",
-            file::read_at(dir.as_fd(), records::CREATE_FILE),
-        )?;
-        let create: Create = serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::invalid("reading the creation's journal", error.to_string())
-        })?;
-        let plan = planning::plan(&create)?;
-        let driver = cgroup::driver(layout);
-        root::prepare(&create.rootfs)?;
-        let log = match &create.log {
-            Some(log) => Some(doing(
-                &format!("opening log {:?}", log.path),
-                LogFile::open(log),
-            )?),
-            None => None,
-        };
-        let (stdout, stdout_write) = doing("making stdout", output::ends(log.is_some()))?;
-        let (stderr, stderr_write) = doing("making stderr", output::ends(log.is_some()))?;
+        Ok(Self {
+            driver: cgroup::driver(layout),
+            dir,
+            children,
+        })
+    }
+
+    /// Makes the container from nothing and commits it.
+    pub(super) fn build(self) -> Result<Monitor, Failure> {
+        let journal = Journal::parse(&self.read(records::CREATE_FILE)?)?;
+        root::prepare(&journal.create.rootfs)?;
+        let (pipes, stdio) = Pipes::open(&journal.create)?;
         let options = Options {
-            driver: driver.as_ref(),
-            stdio: Stdio::Fds(Streams {
-                stdin: None,
-                stdout: stdout_write,
-                stderr: stderr_write,
-            }),
+            driver: self.driver.as_ref(),
+            stdio,
             preserve_fds: 0,
             park: Park::Channel,
             state: None,
-            seccomp: None,
+            seccomp: journal.seccomp.as_ref(),
             // The lock on `dir` stays until this process is gone or has become the program.
-            held: &[dir.as_fd()],
+            held: &[self.dir.as_fd()],
             no_pivot: false,
             no_new_keyring: false,
         };
-        let parked = launch::create(&plan, &options)?;
+        let parked = launch::create(&journal.plan, &options)?;
         drop(options);
-        let created_at_ms = process::now_ms();
-        let committed = commit(&plan, &dir, parked.pid, created_at_ms);
-        let listener = committed.inspect_err(|_| {
-            // It may have ended by itself; either way it is waited for.
-            drop(process::signal(parked.pid, libc::SIGKILL));
-            drop(process::wait(parked.pid, 0));
-        })?;
-        let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)]
+        let committed = Commit::prepare(&self.dir, &journal.plan, parked.pid)
+            .and_then(|commit| commit.finish(&self.dir));
+        let (listener, created_at_ms) = committed.inspect_err(|_| end(&parked))?;
+        Ok(self.monitor(journal.plan, parked, pipes, listener, created_at_ms))
+    }
+
+    /// A record in the directory.
+    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        doing(
+            &format!("reading {name} of the creation"),
+            file::read_at(self.dir.as_fd(), name),
+        )
+    }
+
+    /// The monitor of a container that has been committed.
+    pub(super) fn monitor(
+        self,
+        plan: Plan,
+        parked: Parked,
+        pipes: Pipes,
+        listener: OwnedFd,
+        created_at_ms: u64,
+    ) -> Monitor {
+        let outputs = pipes
+            .ends
             .into_iter()
             .filter_map(|(stream, pipe)| {
                 Some(Output {
@@ -110,18 +116,18 @@ impl Monitor {
                 })
             })
             .collect();
-        Ok(Self {
+        Monitor {
             plan,
-            driver,
-            dir,
+            driver: self.driver,
+            dir: self.dir,
             pid: parked.pid,
             pidfd: parked.pidfd,
-            children,
+            children: self.children,
             channel: parked.channel,
             listener,
             connections: Vec::new(),
             outputs,
-            log,
+            log: pipes.log,
             oom: None,
             status: Status::Created,
             created_at_ms,
@@ -129,41 +135,125 @@ impl Monitor {
             starter: None,
             start_failure: None,
             buffer: vec![0; READ_BYTES],
+        }
+    }
+}
+
+impl Journal {
+    /// Reads create.json.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        let create: Create = serde_json::from_slice(bytes).map_err(|error| {
+            Failure::invalid("reading the creation's journal", error.to_string())
+        })?;
+        let plan = planning::plan(&create)?;
+        Ok(Self {
+            create,
+            plan,
+            seccomp: None,
         })
     }
 }
 
-/// The point of no return: once the directory has its name, the container exists.
-fn commit(plan: &Plan, dir: &OwnedFd, pid: i32, created_at_ms: u64) -> Result<OwnedFd, Failure> {
-    let id = &plan.container_id;
-    let task = format!("committing container {id}");
-    let act = || -> io::Result<OwnedFd> {
-        let state = State {
-            container_id: id.clone(),
-            pid,
-            pid_start_time: proc::start_time(pid)?,
-            monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
-            boot_id: proc::boot_id()?,
-            created_at_ms,
+impl Pipes {
+    /// Opens the log and the pipes to it, whose other ends are for the program.
+    pub(super) fn open(create: &Create) -> Result<(Self, Stdio), Failure> {
+        let log = match &create.log {
+            Some(log) => Some(doing(
+                &format!("opening log {:?}", log.path),
+                LogFile::open(log),
+            )?),
+            None => None,
         };
-        file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))?;
-        // A disk that fills up later must not keep the exit from being written.
-        file::reserve_durable_at(
-            dir.as_fd(),
-            records::EXIT_FILE,
-            records::EXIT_RECORD_BYTES_MAX,
-        )?;
-        // ROOT is 0700; nobody else reaches the socket.
-        let listener = socket::listen(
-            dir.as_fd(),
-            records::MONITOR_SOCKET,
-            libc::SOCK_SEQPACKET,
-            16,
-        )?;
-        let parent = file::open_at(dir.as_fd(), "..", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        file::rename_new(parent.as_fd(), &format!("{}{id}", records::CREATING), id)?;
-        file::unlock(dir.as_fd())?;
-        Ok(listener)
-    };
-    doing(&task, act())
+        let (stdout, stdout_write) = doing("making stdout", output::ends(log.is_some()))?;
+        let (stderr, stderr_write) = doing("making stderr", output::ends(log.is_some()))?;
+        let ours = Self {
+            log,
+            ends: [(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
+        };
+        let theirs = Streams {
+            stdin: None,
+            stdout: stdout_write,
+            stderr: stderr_write,
+        };
+        Ok((ours, Stdio::Fds(theirs)))
+    }
+}
+
+/// Ends an init that will not become a container; it may have ended by itself, and either way is waited for.
+pub(super) fn end(parked: &Parked) {
+    drop(process::signal(parked.pid, libc::SIGKILL));
+    drop(process::wait(parked.pid, 0));
+}
+
+impl Monitor {
+    /// Tells the core that the container is there, and keeps the connection.
+    pub(super) fn announce(&mut self, control: OwnedFd) {
+        let ready = Message::Ready {
+            pid: self.pid,
+            created_at_ms: self.created_at_ms,
+        };
+        drop(socket::send(control.as_fd(), &records::encode(&ready)));
+        self.connections.push(Connection {
+            socket: control,
+            subscribed: true,
+        });
+        self.oom = self.driver.oom_watch(&self.plan.cgroup);
+    }
+}
+
+/// Everything of a container's records but their final name.
+pub(super) struct Commit {
+    id: String,
+    listener: OwnedFd,
+    created_at_ms: u64,
+}
+
+impl Commit {
+    /// Writes the records and takes what the end will need.
+    pub(super) fn prepare(dir: &OwnedFd, plan: &Plan, pid: i32) -> Result<Self, Failure> {
+        let id = plan.container_id.clone();
+        let created_at_ms = process::now_ms();
+        let act = || -> io::Result<OwnedFd> {
+            let state = State {
+                container_id: id.clone(),
+                pid,
+                pid_start_time: proc::start_time(pid)?,
+                monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
+                boot_id: proc::boot_id()?,
+                created_at_ms,
+            };
+            file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))?;
+            // A disk that fills up later must not keep the exit from being written.
+            file::reserve_durable_at(
+                dir.as_fd(),
+                records::EXIT_FILE,
+                records::EXIT_RECORD_BYTES_MAX,
+            )?;
+            // ROOT is 0700; nobody else reaches the socket.
+            socket::listen(
+                dir.as_fd(),
+                records::MONITOR_SOCKET,
+                libc::SOCK_SEQPACKET,
+                16,
+            )
+        };
+        let listener = doing(&format!("committing container {id}"), act())?;
+        Ok(Self {
+            id,
+            listener,
+            created_at_ms,
+        })
+    }
+
+    /// The point of no return: once the directory has its name, the container exists.
+    pub(super) fn finish(self, dir: &OwnedFd) -> Result<(OwnedFd, u64), Failure> {
+        let id = &self.id;
+        let act = || -> io::Result<()> {
+            let parent = file::open_at(dir.as_fd(), "..", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+            file::rename_new(parent.as_fd(), &format!("{}{id}", records::CREATING), id)?;
+            file::unlock(dir.as_fd())
+        };
+        doing(&format!("committing container {id}"), act())?;
+        Ok((self.listener, self.created_at_ms))
+    }
 }

@@ -4,10 +4,13 @@
 
 mod creation;
 mod output;
+mod parking;
 
+use self::creation::Workshop;
 use self::output::Output;
 use crate::logs::file::LogFile;
 use crate::records::{self, Command, ExitRecord, Message};
+use crate::zygote::Task;
 use shoal_protocol::calls::{Exit, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
@@ -26,11 +29,18 @@ const SEND_TIMEOUT_MS: u32 = 1_000;
 /// Small, as every monitor keeps one; also the longest word of init.
 const READ_BYTES: usize = 16 * 1024;
 
-/// The whole life of a monitor; `dir` is the locked directory of the creation.
-pub fn run(layout: &Layout, control: OwnedFd, dir: OwnedFd) -> ! {
-    match Monitor::create(layout, control, dir) {
-        Ok(monitor) => monitor.serve(),
-        Err((control, failure)) => {
+/// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to.
+pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
+    let made = match task {
+        Task::Create => Workshop::open(layout, dir).and_then(Workshop::build),
+        Task::Park => parking::run(layout, &control, dir),
+    };
+    match made {
+        Ok(mut monitor) => {
+            monitor.announce(control);
+            monitor.serve()
+        }
+        Err(failure) => {
             // When the core is gone too, the next one rolls this creation back.
             drop(socket::send(
                 control.as_fd(),

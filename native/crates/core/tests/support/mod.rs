@@ -64,6 +64,8 @@ pub struct Core {
 
 /// Shell words that wait for `open_gate`.
 pub const GATE: &str = "while [ ! -e /gates/go ]; do sleep 0.01; done;";
+/// In the name of everything that a sandbox of the pool has.
+pub const PARKED: &str = "/.parked-";
 /// A file by which a test fills a disk; no container's.
 pub const BALLAST: &str = ".ballast";
 
@@ -219,8 +221,15 @@ impl Core {
             .collect()
     }
 
-    /// What is still there of containers: records, groups, root directories, processes.
+    /// What is still there of containers: records, groups, root directories, processes. Sandboxes of the pool belong to the core.
     pub fn leftovers(&self) -> Vec<String> {
+        let mut found = self.everything();
+        found.retain(|what| !what.contains(PARKED));
+        found
+    }
+
+    /// `leftovers`, and what the pool has.
+    pub fn everything(&self) -> Vec<String> {
         let mut found = Vec::new();
         let list = |dir: &Path| -> Vec<PathBuf> {
             fs::read_dir(dir)
@@ -259,9 +268,9 @@ impl Core {
                 .map(str::to_owned),
         );
         found.extend(
-            self.monitors()
+            self.processes()
                 .into_iter()
-                .map(|pid| format!("monitor {pid}")),
+                .map(|(pid, at)| format!("process {pid} at {}", at.display())),
         );
         found
     }
@@ -281,16 +290,33 @@ impl Core {
 
     /// Pids of monitors (and parked inits) that have this core's directory open.
     pub fn monitors(&self) -> Vec<i32> {
+        let used = |at: &PathBuf| !at.to_string_lossy().contains(PARKED);
+        let all = self.processes().into_iter();
+        all.filter(|(_, at)| used(at)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Pids of the pool's monitors and inits.
+    pub fn parked(&self) -> Vec<i32> {
+        let parked = |at: &PathBuf| at.to_string_lossy().contains(PARKED);
+        let all = self.processes().into_iter();
+        all.filter(|(_, at)| parked(at))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// Processes that have a directory of this core's open, and which.
+    fn processes(&self) -> Vec<(i32, PathBuf)> {
         let prefix = self.dir.join("core");
-        processes(|pid| {
-            fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-                comm(pid) != "shoal-core"
-                    && fds.flatten().any(|fd| {
-                        fs::read_link(fd.path())
-                            .is_ok_and(|to| to.starts_with(&prefix) && to != prefix)
-                    })
-            })
-        })
+        let place = |pid: i32| {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+            fds.flatten()
+                .filter_map(|fd| fs::read_link(fd.path()).ok())
+                .find(|to| to.starts_with(&prefix) && *to != prefix)
+        };
+        processes(|pid| comm(pid) != "shoal-core")
+            .into_iter()
+            .filter_map(|pid| Some((pid, place(pid)?)))
+            .collect()
     }
 
     /// The zygote of this core; None while a dead one has not been replaced.
@@ -322,7 +348,9 @@ impl Drop for Core {
                 json!({"call": "delete", "containerId": container["containerId"], "force": true}),
             );
         }
-        self.kill();
+        // Ends the pool too; its answer may be cut off by its end.
+        drop(client.try_call(json!({"call": "shutdown"})));
+        drop(self.child.wait());
         // Pins of network namespaces and the groups of this test.
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for line in mounts.lines().filter(|line| line.contains(&self.name)) {
@@ -378,6 +406,8 @@ fn spawn(prefix: &[String], dir: &Path, name: &str) -> Child {
         .arg(dir.join("core.sock"))
         .arg("--cgroup-parent")
         .arg(format!("/{name}"))
+        .arg("--pool")
+        .arg(rounds("SHOAL_POOL", 2).to_string())
         .stdin(Stdio::null())
         .spawn()
         .expect("shoal-core starts")

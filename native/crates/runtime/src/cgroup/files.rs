@@ -1,7 +1,7 @@
 //! The few file operations that control groups are driven by, so that a test can record them.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Operations on cgroupfs.
@@ -40,24 +40,9 @@ impl Files for Kernel {
         Ok(())
     }
     fn read(&self, path: &Path) -> io::Result<String> {
-        let mut file = fs::File::open(path)?;
-        let mut bytes = Vec::new();
-        // By hand: the library would first ask for a size, which control files do not have.
-        let mut part = [0; READ_BYTES];
-        loop {
-            match file.read(&mut part) {
-                Ok(0) => break,
-                Ok(count) => bytes.extend_from_slice(&part[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        String::from_utf8(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ))
+        fs::read_to_string(path)
     }
 }
-
-/// Read at a time; the kernel's answers are a page at most, but for tables of many entries.
-const READ_BYTES: usize = 4096;
 
 fn open(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().write(true).open(path)

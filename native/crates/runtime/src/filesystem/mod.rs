@@ -1,6 +1,7 @@
 //! The files of a container, from its own mount namespace to the pivot: planned as a whole, then built in the order that runtimes agree on.
 
 use crate::mounts::{self, Mounter, PlannedMount, Surroundings};
+use crate::sandbox::STAGED;
 use crate::sys::{Calls, Change, mount};
 use crate::within::{self, Kind};
 use crate::{devices, masks, mount_options, root, sysctl, userns};
@@ -19,6 +20,8 @@ pub enum RootSource {
     Overlay(Rootfs),
     /// A directory of the host, by absolute path.
     Directory(PathBuf),
+    /// A small file system in memory, mounted on this directory: the root of a sandbox until it has a container.
+    Staging(PathBuf),
 }
 
 /// Everything about the files of a container, checked before anything is made.
@@ -46,6 +49,19 @@ pub struct Plan {
 pub struct Sources(Vec<Option<OwnedFd>>);
 
 impl Sources {
+    /// The trees of all binds, in the order of the mounts.
+    pub(crate) fn of_binds(plan: &Plan, trees: Vec<OwnedFd>) -> Self {
+        let mut trees = trees.into_iter();
+        let of = |planned: &PlannedMount| {
+            if planned.options.bind {
+                trees.next()
+            } else {
+                None
+            }
+        };
+        Self(plan.mounts.iter().map(of).collect())
+    }
+
     /// The descriptors' numbers, for who closes all others.
     pub fn fds(&self) -> impl Iterator<Item = i32> {
         self.0.iter().flatten().map(std::os::fd::AsRawFd::as_raw_fd)
@@ -226,6 +242,51 @@ impl<'a> Filesystem<'a> {
         devices::fill(self.calls, self.root.as_fd(), nodes, self.around.nodev)
     }
 
+    /// In a sandbox: puts the container's root, a detached mount, below the staged root and moves the staged trees into it.
+    pub(crate) fn take_staged(
+        calls: &'a dyn Calls,
+        plan: &'a Plan,
+        around: &'a Surroundings,
+        root: OwnedFd,
+        sources: Sources,
+    ) -> Result<Self, Failure> {
+        let directory = libc::O_PATH | libc::O_DIRECTORY;
+        let place = doing(
+            "opening the root's place",
+            calls.open(root::STAGE, directory),
+        )?;
+        let attached = calls.attach(root.as_fd(), place.as_fd());
+        doing("putting the root in its place", attached)?;
+        for name in plan.mounts.iter().filter_map(staged_top) {
+            let task = || format!("moving /{name} into the root");
+            let from = doing(&task(), calls.open(&format!("/{name}"), directory))?;
+            let to = within::make_real_directory(calls, root.as_fd(), &[name.to_owned()])
+                .map_err(|error| devices::not_real(&task(), &error))?;
+            doing(&task(), calls.attach(from.as_fd(), to.as_fd()))?;
+        }
+        Ok(Self {
+            calls,
+            plan,
+            around,
+            root,
+            sources,
+            late_readonly: Vec::new(),
+        })
+    }
+
+    /// After `take_staged`: mounts what is in no staged tree.
+    pub(crate) fn mount_others(&mut self) -> Result<(), Failure> {
+        let sources = std::mem::take(&mut self.sources.0);
+        let mut mounter = Mounter::new(self.calls, self.root.as_fd(), self.around, self.plan.owned);
+        for (planned, source) in self.plan.mounts.iter().zip(sources) {
+            if !is_staged(planned) {
+                mounter.mount(planned, source)?;
+            }
+        }
+        self.late_readonly = mounter.into_late_readonly();
+        Ok(())
+    }
+
     /// The root, for what is looked up or run in it before the pivot.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
@@ -261,6 +322,16 @@ impl<'a> Filesystem<'a> {
         }
         masks::make_readonly(self.calls, self.root.as_fd(), &self.plan.readonly_paths)?;
         masks::mask(self.calls, self.root.as_fd(), &self.plan.masked)?;
+        self.protect()
+    }
+
+    /// After `take_staged`, whose trees have been finished: the working directory, and what may not be written.
+    pub(crate) fn finish_others(&mut self) -> Result<(), Failure> {
+        self.make_working_directory()?;
+        self.protect()
+    }
+
+    fn protect(&mut self) -> Result<(), Failure> {
         let readonly = Change {
             set: mount::ATTR_RDONLY,
             ..Change::default()
@@ -348,6 +419,19 @@ impl<'a> Filesystem<'a> {
         };
         doing("moving the root over the host's", act())
     }
+}
+
+/// Whether a mount is in a tree that a sandbox prepares.
+fn is_staged(planned: &PlannedMount) -> bool {
+    STAGED.contains(&planned.destination[0].as_str())
+}
+
+/// The name of the staged tree that this mount is the top of.
+fn staged_top(planned: &PlannedMount) -> Option<&str> {
+    let [name] = &planned.destination[..] else {
+        return None;
+    };
+    is_staged(planned).then_some(name)
 }
 
 /// Makes the sources of binds that are relative to the bundle absolute, as runtime-spec has them ("Mounts", `source`).

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// Longest message between the core's own processes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most descriptors in one message.
-pub const MESSAGE_FDS_MAX: usize = 4;
+pub const MESSAGE_FDS_MAX: usize = 64;
 
 /// A connected pair of message sockets.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -74,7 +74,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Room for control data, aligned as the kernel wants it.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 288]);
 
 /// Sends one message with descriptors.
 pub fn send_with_fds(
@@ -86,7 +86,7 @@ pub fn send_with_fds(
         fds.len() <= MESSAGE_FDS_MAX,
         "a message carries at most {MESSAGE_FDS_MAX} descriptors"
     );
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; 288]);
     let mut vector = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
@@ -98,7 +98,7 @@ pub fn send_with_fds(
     let payload = u32::try_from(size_of_val(fds)).expect("few descriptors");
     if !fds.is_empty() {
         message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE only computes; 4 descriptors need 32 of the 64 bytes.
+        // SAFETY: CMSG_SPACE only computes; 64 descriptors need 272 of the 288 bytes.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(payload) } as _;
         // SAFETY: msg_control points at an aligned buffer with room for one header and the payload.
         unsafe {
@@ -130,7 +130,7 @@ pub fn receive_with_fds(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; 288]);
     let mut vector = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),

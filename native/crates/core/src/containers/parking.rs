@@ -1,0 +1,110 @@
+//! Keeping the pool full, off the path of whoever waits for a container, and discarding what is in it.
+
+use super::{Containers, complain, hear};
+use crate::pool::{Order, Sandbox};
+use crate::records::Message;
+use crate::zygote::Task;
+use shoal_protocol::calls::Create;
+use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::sandbox;
+use shoal_runtime::sys::socket;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+impl Containers {
+    /// Starts the thread that makes sandboxes for the life of the core.
+    pub fn keep_parked(self: &Arc<Self>) -> Result<(), Failure> {
+        if !self.pool.is_on() {
+            return Ok(());
+        }
+        let this = Arc::clone(self);
+        let spawned = std::thread::Builder::new()
+            .name("pool".into())
+            .spawn(move || {
+                while let Some(order) = this.pool.next() {
+                    this.park(&order);
+                }
+            });
+        spawned
+            .map(drop)
+            .map_err(|error| Failure::io("starting the pool's thread", &error))
+    }
+
+    fn park(&self, order: &Order) {
+        match self.make_sandbox(order) {
+            Ok(sandbox) => {
+                if let Err(unwanted) = self.pool.add(order, sandbox) {
+                    self.discard(vec![unwanted]);
+                }
+            }
+            // Containers can still be made cold; why there is no pool for them is said once.
+            Err(failure) if self.pool.failed(order) => complain(Err(failure)),
+            Err(_) => {}
+        }
+    }
+
+    fn make_sandbox(&self, order: &Order) -> Result<Sandbox, Failure> {
+        let doing = "parking a sandbox";
+        let (path, dir) = self.store.park(&order.template, &self.cgroup_parent)?;
+        let made = || -> Result<Sandbox, Failure> {
+            let (control, theirs) = socket::pair().map_err(|error| Failure::io(doing, &error))?;
+            self.zygote
+                .monitor(Task::Park, theirs.as_fd(), dir.as_fd())?;
+            // From here the monitor alone holds the lock and the other end.
+            drop(theirs);
+            match hear(&control) {
+                Ok(Message::Parked) => Ok(Sandbox {
+                    path: path.clone(),
+                    control,
+                }),
+                Ok(Message::Failed { failure }) => Err(failure),
+                Ok(_) | Err(_) => Err(Failure::new(
+                    FailureCode::System,
+                    doing,
+                    "its monitor was killed",
+                )),
+            }
+        };
+        let sandbox = made();
+        drop(dir);
+        sandbox.inspect_err(|_| {
+            // What stays is rolled back by the next start.
+            drop(self.store.roll_back(self.driver.as_ref(), &path));
+        })
+    }
+
+    /// A sandbox for this creation, with its directory named and journaled as the creation's; None when it has to be made cold.
+    pub(super) fn unpark(&self, create: &Create) -> Option<Sandbox> {
+        if !self.pool.is_on()
+            || Path::new(&create.spec.linux.cgroups_path).parent()
+                != Some(Path::new(&self.cgroup_parent))
+        {
+            return None;
+        }
+        let template = sandbox::template(&create.spec)?;
+        let mut left = Vec::new();
+        let taken = self.pool.take(template, &mut left);
+        self.discard(left);
+        let mut taken = taken?;
+        match self.store.begin_parked(&taken.path, create) {
+            Ok(path) => {
+                taken.path = path;
+                Some(taken)
+            }
+            Err(_) => {
+                self.discard(vec![taken]);
+                None
+            }
+        }
+    }
+
+    /// Ends sandboxes and what they have. Their monitors do that by themselves; this waits for them.
+    pub(super) fn discard(&self, sandboxes: Vec<Sandbox>) {
+        let paths: Vec<_> = sandboxes.into_iter().map(|sandbox| sandbox.path).collect();
+        for path in paths {
+            // What stays is rolled back by the next start.
+            drop(self.store.roll_back(self.driver.as_ref(), &path));
+        }
+    }
+}

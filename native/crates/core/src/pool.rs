@@ -1,0 +1,249 @@
+//! Which sandboxes are kept ready, and for what: the bookkeeping of the pool, without processes.
+//!
+//! A sandbox is a parked init with namespaces, groups, /proc, /dev and /sys of one template: what containers here usually have in common.
+//! There is one template at a time, learned from what is asked for; anything else is made cold.
+
+use shoal_protocol::oci::Spec;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Sandboxes kept ready when `--pool` says nothing: a burst of a scheduler on a small machine.
+pub const SIZE_DEFAULT: usize = 8;
+/// Most that `--pool` takes; each is two small processes and a network namespace.
+pub const SIZE_MAX: usize = 256;
+/// So many creations of another template in a row, with none of the present one between them, change the template.
+const CHANGES_AFTER: u32 = 2;
+/// A template whose sandboxes fail so often in a row is tried again only once for each container that asks for it.
+const FAILURES_MAX: u32 = 3;
+
+/// A parked init with its monitor, which discards both when `control` closes.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its directory, locked by the monitor.
+    pub path: PathBuf,
+    pub control: OwnedFd,
+}
+
+/// One sandbox to be made.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub template: Spec,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct State {
+    template: Option<Spec>,
+    /// Counts changes of the template, so that a sandbox of a former one is told apart.
+    generation: u64,
+    other: Option<(Spec, u32)>,
+    ready: Vec<Sandbox>,
+    failures: u32,
+    /// Somebody was told why there are no sandboxes.
+    told: bool,
+    /// Creations and starts under way: while there are any, nothing is made ready.
+    busy: usize,
+    closed: bool,
+}
+
+/// The pool of one core.
+pub struct Pool {
+    size: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Somebody waits for a container: as long as this lives, making sandboxes has time.
+pub struct Busy<'a>(&'a Pool);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.busy -= 1;
+        if state.busy == 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool that wants `size` sandboxes once it knows of what template; 0 for none ever.
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool is used at all.
+    pub fn is_on(&self) -> bool {
+        self.size > 0
+    }
+
+    /// Says that somebody waits.
+    pub fn busy(&self) -> Busy<'_> {
+        self.lock().busy += 1;
+        Busy(self)
+    }
+
+    /// A sandbox of this template, if one is ready; what is asked for often enough becomes the template.
+    /// What no longer fits is given back in `left`, to be discarded by the caller.
+    pub fn take(&self, template: Spec, left: &mut Vec<Sandbox>) -> Option<Sandbox> {
+        let mut state = self.lock();
+        if self.size == 0 || state.closed {
+            return None;
+        }
+        if state.template.as_ref() == Some(&template) {
+            state.other = None;
+            state.failures = state.failures.min(FAILURES_MAX - 1);
+            return state.ready.pop();
+        }
+        let seen = match state.other.take() {
+            Some((other, seen)) if other == template => seen + 1,
+            _ => 1,
+        };
+        if state.template.is_some() && seen < CHANGES_AFTER {
+            state.other = Some((template, seen));
+            return None;
+        }
+        left.append(&mut state.ready);
+        state.template = Some(template);
+        state.generation += 1;
+        (state.failures, state.told) = (0, false);
+        None
+    }
+
+    /// Waits until a sandbox is wanted and nobody is in a hurry. None when the pool is closed.
+    pub fn next(&self) -> Option<Order> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if state.busy == 0
+                && state.ready.len() < self.size
+                && state.failures < FAILURES_MAX
+                && let Some(template) = &state.template
+            {
+                return Some(Order {
+                    template: template.clone(),
+                    generation: state.generation,
+                });
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A sandbox that was ordered is ready; given back when it is not wanted any more.
+    pub fn add(&self, order: &Order, sandbox: Sandbox) -> Result<(), Sandbox> {
+        let mut state = self.lock();
+        if state.closed || state.generation != order.generation {
+            return Err(sandbox);
+        }
+        (state.failures, state.told) = (0, false);
+        state.ready.push(sandbox);
+        Ok(())
+    }
+
+    /// A sandbox that was ordered could not be made; true when it is time to say why.
+    pub fn failed(&self, order: &Order) -> bool {
+        let mut state = self.lock();
+        if state.generation != order.generation {
+            return false;
+        }
+        state.failures += 1;
+        state.failures >= FAILURES_MAX && !std::mem::replace(&mut state.told, true)
+    }
+
+    /// Ends the pool and gives all that is in it.
+    pub fn close(&self) -> Vec<Sandbox> {
+        let mut state = self.lock();
+        state.closed = true;
+        self.changed.notify_all();
+        std::mem::take(&mut state.ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(name: &str) -> Spec {
+        Spec {
+            hostname: name.to_owned(),
+            ..Spec::default()
+        }
+    }
+
+    fn sandbox(name: &str) -> Sandbox {
+        Sandbox {
+            path: name.into(),
+            control: std::fs::File::open("/dev/null").expect("null").into(),
+        }
+    }
+
+    fn take(pool: &Pool, name: &str) -> (Option<PathBuf>, usize) {
+        let mut left = Vec::new();
+        let taken = pool.take(template(name), &mut left);
+        (taken.map(|sandbox| sandbox.path), left.len())
+    }
+
+    #[test]
+    fn take_learns_the_template_and_changes_it_only_for_a_run_of_another() {
+        let pool = Pool::new(2);
+        assert_eq!(take(&pool, "a"), (None, 0));
+        let order = pool.next().expect("a wants sandboxes");
+        pool.add(&order, sandbox("one")).expect("wanted");
+        assert_eq!(take(&pool, "b"), (None, 0));
+        assert_eq!(take(&pool, "a"), (Some("one".into()), 0));
+        pool.add(&order, sandbox("two")).expect("wanted");
+        // The one of `a` in between began the count anew.
+        assert_eq!(take(&pool, "b"), (None, 0));
+        assert_eq!(take(&pool, "b"), (None, 1));
+        assert!(pool.add(&order, sandbox("late")).is_err(), "it is of `a`");
+        assert_eq!(pool.next().expect("order").template, template("b"));
+    }
+
+    #[test]
+    fn next_waits_while_somebody_is_busy_and_ends_with_the_pool() {
+        let pool = Pool::new(1);
+        take(&pool, "a");
+        let busy = pool.busy();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.next().map(|order| order.template));
+            drop(busy);
+            assert_eq!(waiting.join().expect("joined"), Some(template("a")));
+        });
+        let order = pool.next().expect("order");
+        pool.add(&order, sandbox("x")).expect("wanted");
+        assert_eq!(pool.close().len(), 1);
+        assert!(pool.next().is_none());
+        assert!(pool.add(&order, sandbox("y")).is_err());
+    }
+
+    #[test]
+    fn failed_gives_a_template_up_and_a_pool_of_none_takes_nothing() {
+        let pool = Pool::new(1);
+        take(&pool, "a");
+        let order = pool.next().expect("order");
+        assert_eq!([(); 3].map(|()| pool.failed(&order)), [false, false, true]);
+        // Each that asks has it tried once more, and nobody is told again.
+        take(&pool, "a");
+        assert!(!pool.failed(&pool.next().expect("order")));
+        take(&pool, "b");
+        take(&pool, "b");
+        assert_eq!(pool.next().expect("order").template, template("b"));
+        let none = Pool::new(0);
+        assert_eq!(take(&none, "a"), (None, 0));
+        assert!(!none.is_on());
+    }
+}

@@ -1,0 +1,214 @@
+//! The pool: a container from a parked sandbox is the same as one that is made cold, and nothing of the pool outlives its core.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
+use support::{Client, Core, PARKED, possible, until};
+
+/// Everything that a program can see of how its container was made. Numbers that are of one container only are cut out.
+const LOOK: &str = r#"
+    while read -r id parent device root at options rest; do echo "mount $root $at $options ${rest%% - *} | ${rest#* - }"; done < /proc/self/mountinfo;
+    for at in / /proc /sys /dev /dev/pts /dev/shm /dev/mqueue /sys/fs/cgroup /etc; do stat -c 'dir %n %a %u %g %F' "$at"; done;
+    ls -l /dev; cat /proc/self/cgroup; hostname; id; pwd; ls /proc/self/fd; ls /;
+    grep -E 'Cap|NoNew|Seccomp|Groups|Umask' /proc/self/status; cat /proc/self/limits; cat /proc/self/oom_score_adj;
+    cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/devices/devices.list;
+    touch /proc/sys/kernel/x /sys/x; ls /proc/1; readlink /proc/1/root; cat /proc/net/dev; env; cat /volume/file; touch /volume/file; ls /sys/firmware
+"#;
+
+fn parked(core: &Core) -> usize {
+    let names = fs::read_dir(core.dir.join("core")).expect("dir").flatten();
+    names
+        .filter(|entry| entry.path().to_string_lossy().contains(PARKED))
+        .filter(|entry| entry.path().join("parked.json").exists())
+        .count()
+}
+
+/// Whether a container came from the pool: the record of its sandbox is still among its own.
+fn pooled(core: &Core, id: &str) -> bool {
+    core.dir.join("core").join(id).join("parked.json").exists()
+}
+
+/// One container of the usual kind teaches the pool what to make; afterwards it is full.
+fn fill(core: &Core, client: &mut Client) {
+    client.run(core.create("first", &["true"]));
+    client.delete("first");
+    until("a full pool", || {
+        core.parked().len() == 4 && parked(core) == 2
+    });
+}
+
+fn looking(core: &Core, id: &str) -> Value {
+    let mut create = core.create(id, &["sh", "-c", LOOK]);
+    let volume = core.dir.join("volume");
+    fs::create_dir_all(&volume).expect("volume");
+    fs::write(volume.join("file"), "of the volume\n").expect("file");
+    let mounts = create["spec"]["mounts"].as_array_mut().expect("mounts");
+    mounts.push(json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", "ro"]}));
+    mounts.push(json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1m"]}));
+    create["spec"]["linux"]["resources"] =
+        json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}});
+    create["spec"]["process"]["oomScoreAdj"] = json!(500);
+    create["spec"]["process"]["cwd"] = json!("/made/for/it");
+    create["spec"]["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+    create["spec"]["hostname"] = json!("same");
+    create["spec"]["linux"]["cgroupsPath"] = json!(core.cgroup(id));
+    create
+}
+
+fn seen(core: &Core, client: &mut Client, id: &str, create: Value) -> Vec<String> {
+    let exit = client.run(create);
+    let mut lines: Vec<String> = core
+        .log_text(id)
+        .replace(&core.name, "CORE")
+        .replace(id, "ID")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    // The staged trees are mounted in another order.
+    lines.sort();
+    lines.push(exit["exitCode"].to_string());
+    lines
+}
+
+#[test]
+fn a_container_from_the_pool_is_the_same_as_a_cold_one() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let cold = seen(&core, &mut client, "same", looking(&core, "same"));
+    assert!(
+        !pooled(&core, "same"),
+        "the first one has nothing to come from"
+    );
+    client.delete("same");
+    fs::remove_file(core.log_path("same")).expect("its log");
+    until("a full pool", || {
+        core.parked().len() == 4 && parked(&core) == 2
+    });
+    let warm = seen(&core, &mut client, "same", looking(&core, "same"));
+    assert!(pooled(&core, "same"), "it came from the pool");
+    assert_eq!(warm, cold);
+    assert!(
+        cold.iter().any(|line| line.contains("of the volume")),
+        "{cold:#?}"
+    );
+    client.delete("same");
+    core.expect_clean();
+}
+
+#[test]
+fn a_volume_on_a_file_system_that_was_mounted_after_parking_is_seen() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    fill(&core, &mut client);
+    let late = core.dir.join("late");
+    fs::create_dir(&late).expect("dir");
+    assert!(support::mount_tmpfs(&late, "size=1m"));
+    fs::write(late.join("word"), "new").expect("word");
+    let mut create = core.create("late", &["cat", "/late/word"]);
+    let mounts = create["spec"]["mounts"].as_array_mut().expect("mounts");
+    mounts.push(
+        json!({"destination": "/late", "type": "bind", "source": late, "options": ["rbind"]}),
+    );
+    let exit = client.run(create);
+    // No sandbox has a hold on what the host mounted before it was used.
+    client.delete("late");
+    let unmounted = Command::new("umount").arg(&late).status();
+    assert_eq!(
+        (exit["exitCode"].clone(), core.log_text("late")),
+        (json!(0), "new".to_owned())
+    );
+    assert!(
+        unmounted.is_ok_and(|status| status.success()),
+        "{} is busy",
+        late.display()
+    );
+    core.expect_clean();
+}
+
+#[test]
+fn what_a_sandbox_cannot_be_is_made_cold() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    fill(&core, &mut client);
+    type Case = (&'static str, fn(&mut Value));
+    let cases: [Case; 4] = [
+        ("sysctl", |spec| {
+            spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+        }),
+        ("shared", |spec| {
+            spec["linux"]["namespaces"] =
+                json!(["mount", "pid", "ipc"].map(|kind| json!({"type": kind})));
+            spec["hostname"] = json!("");
+        }),
+        ("masked", |spec| {
+            spec["linux"]["maskedPaths"] = json!(["/etc"])
+        }),
+        ("cpus", |spec| {
+            spec["linux"]["resources"]["cpu"] = json!({"cpus": "0"});
+        }),
+    ];
+    for (id, change) in cases {
+        let mut create = core.create(id, &["true"]);
+        change(&mut create["spec"]);
+        assert_eq!(client.run(create)["exitCode"], 0, "{id}");
+        assert!(!pooled(&core, id), "{id}");
+        client.delete(id);
+    }
+    // A failure is told as the cold way tells it, and nothing stays.
+    let mut create = core.create("broken", &["true"]);
+    let mounts = create["spec"]["mounts"].as_array_mut().expect("mounts");
+    mounts.push(json!({"destination": "/x", "type": "bind", "source": "/does/not/exist", "options": ["rbind"]}));
+    let failure = client.fails(create).to_string();
+    assert!(failure.contains("/does/not/exist"), "{failure}");
+    let create = core.create("usual", &["true"]);
+    client.run(create);
+    client.delete("usual");
+    core.expect_clean();
+}
+
+#[test]
+fn killed_sandboxes_cost_nobody_a_container_and_nothing_outlives_the_core() {
+    if !possible() {
+        return;
+    }
+    let mut core = Core::start();
+    let mut client = core.client();
+    fill(&core, &mut client);
+    for pid in core.parked() {
+        // A monitor's init may be gone with it already.
+        // SAFETY: kill takes no pointer; the pid is of a process that this test's core made.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    for number in 0..3 {
+        let id = format!("k{number}");
+        let create = core.create(&id, &["sh", "-c", "exit 4"]);
+        assert_eq!(client.run(create)["exitCode"], 4);
+        client.delete(&id);
+    }
+    until("a full pool again", || core.parked().len() == 4);
+    // A killed core takes its sandboxes with it; what they had is gone once the next one listens.
+    let before = core.parked();
+    core.kill();
+    core.restart();
+    until("the old ones gone", || {
+        let now = core.parked();
+        before.iter().all(|pid| !now.contains(pid))
+    });
+    until("nothing left", || core.everything().is_empty());
+    let mut client = core.client();
+    fill(&core, &mut client);
+    client.ok(json!({"call": "shutdown"}));
+    core.child.wait().expect("its end");
+    assert_eq!(core.everything(), Vec::<String>::new());
+}

@@ -1,0 +1,140 @@
+//! Init's side of a sandbox: from parked to a container that waits for its start.
+
+use crate::channel::{self, Report, START};
+use crate::filesystem::{Filesystem, Sources};
+use crate::init::{self, Orders};
+use crate::lookup::Unstartable;
+use crate::plan::{Input, Plan, RootSource};
+use crate::sandbox::Fill;
+use crate::streams::{Stdio, Streams};
+use crate::sys::{Kernel, process, socket};
+use serde::Deserialize;
+use shoal_protocol::Failure;
+use shoal_protocol::calls::Rootfs;
+use shoal_protocol::oci::Spec;
+use shoal_seccomp::Program as Filter;
+use std::cell::Cell;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What init needs of a create call; group and log are its maker's.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    container_id: String,
+    spec: Spec,
+    rootfs: Rootfs,
+}
+
+/// What comes with `Fill`.
+struct Given {
+    seccomp: Option<Filter>,
+    root: OwnedFd,
+    streams: Streams,
+    volumes: Vec<OwnedFd>,
+}
+
+/// Waits for its container, becomes it and parks again; ends the process when nobody wants it. `null` is a stdin for programs without.
+pub(crate) fn run(orders: &Orders<'_>, null: &OwnedFd) -> ! {
+    let channel = orders.channel.as_fd();
+    let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
+    let length = socket::receive(channel, &mut buffer).unwrap_or(0);
+    if length == 0 {
+        process::exit_now(0);
+    }
+    // Done while the maker opens the root.
+    let plan = read(&buffer[..length], orders);
+    drop(buffer);
+    let given = receive(orders);
+    let made = plan.and_then(|plan| {
+        let given = given?;
+        build(&plan, orders, given.root, given.volumes)?;
+        Ok((plan, Stdio::Fds(given.streams), given.seccomp))
+    });
+    let (plan, stdio, seccomp) = match made {
+        Ok(made) => made,
+        Err(failure) => channel::give_up(
+            channel,
+            Unstartable {
+                failure,
+                exit_code: 1,
+            },
+        ),
+    };
+    channel::tell(channel, &Report::Ready);
+    channel::hear(channel, START);
+    let failed = init::start(
+        &Orders {
+            plan: &plan,
+            around: orders.around,
+            sources: Cell::default(),
+            joins: &[],
+            stdio: &stdio,
+            channel: match orders.channel.try_clone() {
+                Ok(channel) => channel,
+                Err(_) => process::exit_now(1),
+            },
+            listener: None,
+            cgroup: None,
+            held: &[],
+            preserve_fds: 0,
+            state: None,
+            seccomp: seccomp.as_ref(),
+            no_pivot: false,
+            new_keyring: false,
+            sandbox: false,
+        },
+        null,
+    );
+    channel::give_up(channel, failed)
+}
+
+fn read(bytes: &[u8], orders: &Orders<'_>) -> Result<Plan, Failure> {
+    let wanted: Wanted = serde_json::from_slice(bytes)
+        .map_err(|error| Failure::invalid("reading the creation's journal", error.to_string()))?;
+    Plan::new(Input {
+        container_id: wanted.container_id,
+        spec: wanted.spec,
+        root: RootSource::Overlay(wanted.rootfs),
+        cgroup: orders.plan.cgroup.clone(),
+    })
+}
+
+fn receive(orders: &Orders<'_>) -> Result<Given, Failure> {
+    let doing = "taking the container's root";
+    let mut bytes = vec![0u8; socket::MESSAGE_BYTES_MAX];
+    let (length, fds) = socket::receive_with_fds(orders.channel.as_fd(), &mut bytes)
+        .map_err(|error| Failure::io(doing, &error))?;
+    let mut fds = fds.into_iter();
+    let mut next = || {
+        fds.next()
+            .ok_or_else(|| Failure::invalid(doing, "a descriptor is missing"))
+    };
+    let Some(fill) = Fill::read(&bytes[..length]) else {
+        // The maker gave up, and ends this process.
+        process::exit_now(1);
+    };
+    Ok(Given {
+        seccomp: fill.seccomp,
+        root: next()?,
+        streams: Streams {
+            stdin: if fill.stdin { Some(next()?) } else { None },
+            stdout: next()?,
+            stderr: next()?,
+        },
+        volumes: fds.collect(),
+    })
+}
+
+fn build(
+    plan: &Plan,
+    orders: &Orders<'_>,
+    root: OwnedFd,
+    volumes: Vec<OwnedFd>,
+) -> Result<(), Failure> {
+    init::set_names(plan)?;
+    let sources = Sources::of_binds(&plan.files, volumes);
+    let mut files = Filesystem::take_staged(&Kernel, &plan.files, orders.around, root, sources)?;
+    files.mount_others()?;
+    files.finish_others()?;
+    files.enter(false)
+}

@@ -1,0 +1,318 @@
+//! A first process that is made before there is a container for it: namespaces, groups, /proc, /dev and /sys of a template are prepared,
+//! and what is the container's own (its root, its volumes, its names, its program) is given to it later, by descriptor.
+//!
+//! The host's mounts are left behind when a sandbox is parked: it neither pins them nor has an old view of them.
+
+use crate::cgroup::Driver;
+use crate::channel::{self, Report};
+use crate::filesystem::RootSource;
+use crate::launch::{self, CREATE_TIMEOUT_MS, Options, Park, Parked};
+use crate::mounts;
+use crate::plan::{Input, Plan};
+use crate::root;
+use crate::streams::{Stdio, Streams};
+use crate::sys::{Kernel, mount, socket};
+use crate::userns;
+use shoal_protocol::oci::{self, Linux, Mount, Resources, Spec};
+use shoal_protocol::{Failure, FailureCode};
+use shoal_seccomp::Program as Filter;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The directories whose whole tree of mounts is prepared and moved into the container's root.
+pub(crate) const STAGED: [&str; 3] = ["proc", "sys", "dev"];
+/// The kinds of namespaces that a template has: all that are new for every container, and need nothing of the host.
+const KINDS: [&str; 6] = ["mount", "pid", "network", "uts", "ipc", "cgroup"];
+/// With root and streams this many descriptors fit one message.
+const VOLUMES_MAX: usize = socket::MESSAGE_FDS_MAX - 4;
+
+/// The part of a configuration that a sandbox can be prepared with. None when the configuration asks for anything that has to be
+/// known from the beginning: such a container is made cold.
+pub fn template(spec: &Spec) -> Option<Spec> {
+    let mut rest = spec.clone();
+    let linux = std::mem::take(&mut rest.linux);
+    let template = Spec {
+        mounts: staged_mounts(&std::mem::take(&mut rest.mounts))?,
+        linux: Linux {
+            namespaces: plain_namespaces(&linux.namespaces)?,
+            masked_paths: staged_paths(&linux.masked_paths)?,
+            readonly_paths: staged_paths(&linux.readonly_paths)?,
+            resources: Resources {
+                devices: linux.resources.devices.clone(),
+                ..Resources::default()
+            },
+            ..Linux::default()
+        },
+        ..Spec::default()
+    };
+    // What is given later.
+    let given = Spec {
+        oci_version: rest.oci_version.clone(),
+        process: rest.process.clone(),
+        root: rest.root.clone(),
+        hostname: rest.hostname.clone(),
+        domainname: rest.domainname.clone(),
+        annotations: rest.annotations.clone(),
+        ..Spec::default()
+    };
+    let given_linux = Linux {
+        resources: Resources {
+            memory: linux.resources.memory.clone(),
+            cpu: linux.resources.cpu.clone(),
+            pids: linux.resources.pids.clone(),
+            ..template.linux.resources.clone()
+        },
+        cgroups_path: linux.cgroups_path.clone(),
+        seccomp: linux.seccomp.clone(),
+        personality: linux.personality.clone(),
+        ..template.linux.clone()
+    };
+    // Everything else, also what later versions of the types will have, is neither.
+    let fits = rest == given && linux == given_linux && !rest.process.terminal;
+    let own_cpus = linux
+        .resources
+        .cpu
+        .as_ref()
+        .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
+    (fits && !own_cpus).then_some(template)
+}
+
+/// The mounts of the staged trees, in order; None when they cannot be told apart from the others.
+fn staged_mounts(mounts: &[Mount]) -> Option<Vec<Mount>> {
+    let (mut staged, mut trees, mut volumes) = (Vec::new(), Vec::new(), 0);
+    for mount in mounts {
+        let bind = mount.kind == "bind"
+            || mount
+                .options
+                .iter()
+                .any(|option| matches!(option.as_str(), "bind" | "rbind"));
+        let remount = mount.options.iter().any(|option| option == "remount");
+        if remount || mount.destination.contains("..") {
+            return None;
+        }
+        match first(&mount.destination) {
+            Some((name, whole)) => {
+                if bind || (!whole && !trees.contains(&name)) {
+                    return None;
+                }
+                trees.push(name);
+                staged.push(mount.clone());
+            }
+            None if mount.kind.starts_with("cgroup") => return None,
+            None => volumes += usize::from(bind),
+        }
+    }
+    (volumes <= VOLUMES_MAX && trees.len() >= STAGED.len()).then_some(staged)
+}
+
+/// The staged tree that a path is in, and whether it is its top.
+fn first(path: &str) -> Option<(&'static str, bool)> {
+    let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    let name = parts.next()?;
+    let known = STAGED.into_iter().find(|staged| *staged == name)?;
+    Some((known, parts.next().is_none()))
+}
+
+fn staged_paths(paths: &[String]) -> Option<Vec<String>> {
+    let staged = paths
+        .iter()
+        .all(|path| first(path).is_some() && !path.contains(".."));
+    staged.then(|| paths.to_vec())
+}
+
+fn plain_namespaces(list: &[oci::Namespace]) -> Option<Vec<oci::Namespace>> {
+    let new = |namespace: &oci::Namespace| namespace.path.as_deref().unwrap_or_default().is_empty();
+    let all = KINDS
+        .iter()
+        .all(|kind| list.iter().any(|namespace| namespace.kind == *kind));
+    (all && list.len() == KINDS.len() && list.iter().all(new)).then(|| list.to_vec())
+}
+
+/// The message that brings root, streams and volumes: whether there is a stdin, and the filter.
+pub(crate) struct Fill {
+    pub stdin: bool,
+    pub seccomp: Option<Filter>,
+}
+
+/// First byte of a `Fill`; its second says whether there is a stdin, its third whether there is a filter.
+const FILL: u8 = b'f';
+
+impl Fill {
+    fn bytes(stdin: bool, seccomp: Option<&Filter>) -> Vec<u8> {
+        let mut bytes = vec![FILL, u8::from(stdin), u8::from(seccomp.is_some())];
+        if let Some(filter) = seccomp {
+            bytes.extend(filter.flags.to_ne_bytes());
+            for step in &filter.instructions {
+                bytes.extend(step.code.to_ne_bytes());
+                bytes.extend([step.jt, step.jf]);
+                bytes.extend(step.k.to_ne_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// None for anything that `bytes` does not make.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let ([FILL, stdin, filtered], rest) = bytes.split_first_chunk::<3>()? else {
+            return None;
+        };
+        let seccomp = if *filtered == 1 {
+            let (flags, steps) = rest.split_first_chunk::<4>()?;
+            let step = |at: &[u8; 8]| libc::sock_filter {
+                code: u16::from_ne_bytes([at[0], at[1]]),
+                jt: at[2],
+                jf: at[3],
+                k: u32::from_ne_bytes([at[4], at[5], at[6], at[7]]),
+            };
+            let (steps, left) = steps.as_chunks::<8>();
+            if !left.is_empty() {
+                return None;
+            }
+            Some(Filter {
+                flags: u32::from_ne_bytes(*flags),
+                instructions: steps.iter().map(step).collect(),
+            })
+        } else {
+            None
+        };
+        Some(Self {
+            stdin: *stdin == 1,
+            seccomp,
+        })
+    }
+}
+
+/// A parked first process that waits for its container.
+pub struct Sandbox {
+    parked: Parked,
+    channel: OwnedFd,
+}
+
+/// Makes a sandbox of a template in the group `cgroup`. `place` is a directory of its own, which `held` may lock; nothing appears in it
+/// on the host. Only where groups can be renamed later (v1).
+pub fn park(
+    template: &Spec,
+    place: &Path,
+    cgroup: &str,
+    driver: &dyn Driver,
+    held: &[BorrowedFd<'_>],
+) -> Result<Sandbox, Failure> {
+    let doing = "parking a sandbox";
+    if driver.views(&template.linux.resources).is_none() {
+        return Err(Failure::new(
+            FailureCode::Conflict,
+            doing,
+            "groups cannot be renamed on control groups v2; use --pool 0",
+        ));
+    }
+    let plan = Plan::new(Input {
+        container_id: "sandbox".into(),
+        spec: template.clone(),
+        root: RootSource::Staging(place.to_path_buf()),
+        cgroup: cgroup.to_owned(),
+    })?;
+    let options = Options {
+        driver,
+        stdio: Stdio::Inherit,
+        preserve_fds: 0,
+        park: Park::Sandbox,
+        state: None,
+        seccomp: None,
+        held,
+        no_pivot: false,
+        no_new_keyring: false,
+    };
+    let mut parked = launch::create(&plan, &options)?;
+    let channel = parked.channel.take().ok_or_else(|| {
+        Failure::new(
+            FailureCode::System,
+            doing,
+            "there is no channel to its init",
+        )
+    })?;
+    Ok(Sandbox { parked, channel })
+}
+
+impl Sandbox {
+    /// Tells init the container's journal: the JSON of a create call.
+    pub fn tell(&mut self, create: &[u8]) -> Result<(), Failure> {
+        socket::send(self.channel.as_fd(), create)
+            .map_err(|error| Failure::io("telling init its container", &error))
+    }
+
+    /// Opens the root and the volumes as the host sees them now, and gives them to init, which builds the container from then on.
+    /// The root's own directories have been prepared.
+    pub fn fill(
+        &mut self,
+        plan: &Plan,
+        driver: &dyn Driver,
+        stdio: Stdio,
+        seccomp: Option<&Filter>,
+    ) -> Result<(), Failure> {
+        let Stdio::Fds(Streams {
+            stdin,
+            stdout,
+            stderr,
+        }) = stdio
+        else {
+            return Err(Failure::invalid(
+                "filling a sandbox",
+                "its streams are not pipes",
+            ));
+        };
+        let nodev = if driver.limits_devices() {
+            0
+        } else {
+            mount::ATTR_NODEV
+        };
+        let tree = root::detached(&Kernel, &plan.files.source, nodev)?;
+        let mut volumes = Vec::new();
+        for planned in plan.files.mounts.iter().filter(|of| of.options.bind) {
+            let volume = mounts::source_tree(&Kernel, planned, None, userns::namespace)?;
+            volumes.push(volume.ok_or_else(|| {
+                Failure::new(
+                    FailureCode::System,
+                    "opening a volume",
+                    format!("{:?} may not be bound", planned.mount.source),
+                )
+            })?);
+        }
+        let fill = Fill::bytes(stdin.is_some(), seccomp);
+        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&tree)
+            .chain(&stdin)
+            .chain([&stdout, &stderr])
+            .chain(&volumes)
+            .map(AsFd::as_fd)
+            .collect();
+        socket::send_with_fds(self.channel.as_fd(), &fill, &fds)
+            .map_err(|error| Failure::io("giving init its root", &error))
+    }
+
+    /// Waits until init has built the container.
+    pub fn await_ready(&mut self) -> Result<(), Failure> {
+        let task = "building the container";
+        match channel::next_report(self.channel.as_fd(), CREATE_TIMEOUT_MS) {
+            Ok(Some(Report::Ready)) => Ok(()),
+            Ok(Some(Report::Failed { failure, .. })) => Err(failure),
+            Ok(_) => Err(Failure::new(
+                FailureCode::System,
+                task,
+                "init ended without a word; was it killed for memory?",
+            )),
+            Err(error) => Err(Failure::io(task, &error)),
+        }
+    }
+
+    /// Init, as long as it is the sandbox's.
+    pub fn parked(&self) -> &Parked {
+        &self.parked
+    }
+
+    /// The container that it has become.
+    pub fn into_parked(self) -> Parked {
+        Parked {
+            channel: Some(self.channel),
+            ..self.parked
+        }
+    }
+}
