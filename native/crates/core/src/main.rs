@@ -10,8 +10,11 @@ mod planning;
 mod pool;
 mod reaper;
 mod records;
+mod seccomp;
 mod serve;
+mod stats;
 mod store;
+mod streaming;
 mod watcher;
 mod zygote;
 

@@ -1,6 +1,8 @@
 //! From a create call to the plan of its container: what the core asks of a configuration beyond what any runtime does.
 
-use shoal_protocol::calls::Create;
+use crate::monitor::is_checked;
+use shoal_protocol::calls::{Create, LogMode};
+use shoal_protocol::oci::ConsoleSize;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::plan::{Input, Plan, RootSource};
 use shoal_runtime::{id, namespaces, within};
@@ -10,9 +12,17 @@ pub fn plan(create: &Create) -> Result<Plan, Failure> {
     id::check(&create.container_id)?;
     check_process(create)?;
     check_log(create)?;
+    is_checked(create.health.as_ref())?;
+    let mut spec = create.spec.clone();
+    if let Some(size) = create.console_size {
+        spec.process.console_size = Some(ConsoleSize {
+            height: size.rows,
+            width: size.columns,
+        });
+    }
     let plan = Plan::new(Input {
         container_id: create.container_id.clone(),
-        spec: create.spec.clone(),
+        spec,
         root: RootSource::Overlay(create.rootfs.clone()),
         cgroup: create.spec.linux.cgroups_path.clone(),
     })?;
@@ -34,9 +44,6 @@ pub fn plan(create: &Create) -> Result<Plan, Failure> {
 fn check_process(create: &Create) -> Result<(), Failure> {
     let process = &create.spec.process;
     let refuse = |message: &str| Err(Failure::invalid("reading process", message));
-    if process.terminal {
-        return refuse("terminal is true; the core makes no terminals yet, set it to false");
-    }
     if process.args.is_empty() {
         return refuse("args is empty; give the command to run");
     }
@@ -52,6 +59,12 @@ fn check_log(create: &Create) -> Result<(), Failure> {
         return Err(Failure::invalid(
             "reading log",
             "maxFiles and maxSizeBytes must be at least 1",
+        ));
+    }
+    if log.mode == LogMode::NonBlocking {
+        return Err(Failure::invalid(
+            "reading log.mode",
+            "non-blocking is not there yet; use blocking",
         ));
     }
     Ok(())
@@ -80,12 +93,16 @@ mod tests {
     fn plan_refuses_bad_fields_by_name() {
         read(|_| {}).expect("a good call");
         type Case = (fn(&mut Value), &'static str);
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
             (|v| v["containerId"] = json!("../x"), "containerId"),
             (|v| v["spec"]["process"]["args"] = json!([]), "args"),
             (
-                |v| v["spec"]["process"]["terminal"] = json!(true),
-                "terminal",
+                |v| v["health"] = json!({"test": ["CMD"], "intervalMs": 0, "timeoutMs": 0, "startPeriodMs": 0, "startIntervalMs": 0, "retries": 0}),
+                "health.test",
+            ),
+            (
+                |v| v["log"] = json!({"path": "/x", "maxSizeBytes": null, "maxFiles": 1, "mode": "non-blocking", "maxBufferBytes": 1}),
+                "log.mode",
             ),
             (
                 |v| v["spec"]["linux"]["namespaces"] = json!([{"type": "pid"}]),

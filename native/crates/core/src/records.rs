@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_protocol::Failure;
-use shoal_protocol::calls::{Exit, Status};
+use shoal_protocol::calls::{
+    ConsoleSize, ExecExit, ExecState, Exit, HealthResult, HealthStatus, Status,
+};
 use shoal_protocol::oci::Spec;
 
 /// The create call as it came: the journal of a creation, and what delete needs to know.
@@ -69,8 +71,44 @@ pub enum Command {
         signal: i32,
         all: bool,
     },
-    /// Answers `Status`; this connection gets exit and oom from now on.
+    /// Answers `Status`; this connection is told everything from now on.
     Subscribe,
+    Pause,
+    Resume,
+    /// With the client's connection, which is the monitor's from `Done` on.
+    Attach {
+        attached: Attached,
+    },
+    /// Without `exec` the container's own terminal.
+    Resize {
+        exec: Option<String>,
+        size: ConsoleSize,
+    },
+    /// With a file that holds the call, and the client's connection when one is attached. Answers `ExecStarted`.
+    Exec {
+        attached: Option<Attached>,
+    },
+    Execs,
+    KillExec {
+        exec: String,
+        signal: i32,
+    },
+}
+
+/// A client whose connection becomes a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The id of its request, which the monitor answers on that connection.
+    pub request: u64,
+    pub wanted: Wanted,
+}
+
+/// Which streams a client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
 }
 
 /// Monitor to core.
@@ -106,6 +144,28 @@ pub enum Message {
         unwritten: Option<Failure>,
     },
     Oom,
+    /// A file of the log has got a number.
+    Rotated,
+    /// Paused, or running again.
+    Changed {
+        status: Status,
+    },
+    ExecStarted {
+        pid: i32,
+    },
+    ExecExit {
+        exec_id: String,
+        exit: ExecExit,
+    },
+    Execs {
+        execs: Vec<ExecState>,
+    },
+    /// One result, or the status only before the first.
+    Health {
+        status: HealthStatus,
+        failing_streak: u32,
+        result: Option<HealthResult>,
+    },
 }
 
 /// The bytes of a record or message.

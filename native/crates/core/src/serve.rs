@@ -5,11 +5,12 @@ use crate::hub::Peer;
 use crate::lanes::Lane;
 use crate::pool::Pool;
 use crate::store::Store;
+use crate::streaming;
 use crate::zygote::Zygote;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_net::{NetConfig, NetHandler};
-use shoal_protocol::calls::{self, ById, CallName, Create, Delete, Head, Hello, Kill};
+use shoal_protocol::calls::{self, ById, CallName, Create, Delete, Exec, Head, Hello, Kill};
 use shoal_protocol::{Failure, FailureCode, VERSION, read_frame};
 use shoal_runtime::cgroup::{self, detect};
 use shoal_runtime::rlimits;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most connections at once.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 512;
 /// Containers are made and ended by at most this many threads at once, with as many more calls waiting.
 const CONTAINER_THREADS_MAX: usize = 32;
 const CONTAINER_CALLS_MAX: usize = 4096;
@@ -197,6 +198,12 @@ impl Server {
             };
             match head.call {
                 CallName::Hello => greeted = self.hello(&peer, head.id, &body) || greeted,
+                call if call.is_stream() && !greeted => {
+                    // What the client sent ahead of the answer would be lost.
+                    let ahead = !reader.buffer().is_empty();
+                    let stream = reader.into_inner();
+                    return streaming::begin(&self.containers, &peer, &head, &body, stream, ahead);
+                }
                 _ if !greeted => {
                     let failure = Failure::new(
                         FailureCode::Conflict,
@@ -298,6 +305,31 @@ impl Server {
             CallName::Pids => containers
                 .pids(&parse::<ById>("pids", body)?.container_id)
                 .map(|pids| json!({"pids": pids})),
+            CallName::Exec => {
+                let exec: Exec = parse("exec", body)?;
+                if exec.attached() {
+                    return Err(streaming::misplaced("exec with streams"));
+                }
+                containers.exec(&exec, None).map(|pid| json!({"pid": pid}))
+            }
+            CallName::ExecKill => containers.kill_exec(&parse("exec-kill", body)?).map(done),
+            CallName::Execs => containers
+                .execs(&parse::<ById>("execs", body)?.container_id)
+                .map(|execs| json!({"execs": execs})),
+            CallName::Resize => containers.resize(parse("resize", body)?).map(done),
+            CallName::Pause => containers
+                .pause(&parse::<ById>("pause", body)?.container_id)
+                .map(done),
+            CallName::Resume => containers
+                .resume(&parse::<ById>("resume", body)?.container_id)
+                .map(done),
+            CallName::Update => containers.update(&parse("update", body)?).map(done),
+            CallName::Stats => {
+                let stats = containers.stats(&parse::<ById>("stats", body)?.container_id)?;
+                Ok(serde_json::to_value(stats).expect("plain data"))
+            }
+            CallName::Attach => Err(streaming::misplaced("attach")),
+            CallName::Logs => Err(streaming::misplaced("logs")),
             CallName::Network => containers.net().network(&parse("network", body)?),
             CallName::NetworkDump => containers.net().network_dump(),
             CallName::Resolver => containers.net().resolver(&parse("resolver", body)?),
@@ -306,7 +338,8 @@ impl Server {
     }
 }
 
-fn parse<T: DeserializeOwned>(call: &str, body: &[u8]) -> Result<T, Failure> {
+/// The body of a call.
+pub fn parse<T: DeserializeOwned>(call: &str, body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::invalid(format!("reading the call {call}"), error.to_string()))
 }

@@ -50,6 +50,7 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
     process::set_name(c"shoal-zygote")?;
     process::change_dir("/")?;
     let requests = RequestSocket::take()?;
+    crate::seccomp::warm();
     let layout = detect::layout(&std::fs::read_to_string("/proc/self/mountinfo")?);
     let mut word = [0u8; 8];
     loop {

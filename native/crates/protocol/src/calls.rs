@@ -23,11 +23,28 @@ pub enum CallName {
     State,
     List,
     Pids,
+    Exec,
+    ExecKill,
+    Execs,
+    Attach,
+    Resize,
+    Pause,
+    Resume,
+    Update,
+    Stats,
+    Logs,
     Network,
     NetworkDump,
     Resolver,
     Unpack,
     Shutdown,
+}
+
+impl CallName {
+    /// Whether a connection that begins with this call can become a stream.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Attach | Self::Exec | Self::Logs)
+    }
 }
 
 /// First frame of a connection.

@@ -1,10 +1,11 @@
 //! Making a container: the reserved id, the journal, and as many attempts as dying helpers cost.
 
 use super::{Containers, Entry, Phase, hear};
+use crate::monitor::is_checked;
 use crate::pool::Sandbox;
 use crate::records::{self, Message};
 use crate::zygote::Task;
-use shoal_protocol::calls::{Create, LogMode, Seccomp, Status, Stdin};
+use shoal_protocol::calls::{Create, Health, HealthStatus, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup;
 use shoal_runtime::proc;
@@ -29,7 +30,6 @@ impl Containers {
             create.spec.linux.cgroups_path =
                 format!("{}/{}", self.cgroup_parent, create.container_id);
         }
-        check_abilities(&create)?;
         crate::planning::plan(&create)?;
         let id = create.container_id.clone();
         self.reserve(&id, &create)?;
@@ -103,7 +103,11 @@ impl Containers {
             created_at_ms: 0,
             started_at_ms: None,
             exit: None,
-            health: None,
+            health: is_checked(create.health.as_ref())?.then(|| Health {
+                status: HealthStatus::Starting,
+                failing_streak: 0,
+                results: Vec::new(),
+            }),
             cgroup,
             directory,
         };
@@ -176,31 +180,6 @@ impl Containers {
         let left = self.store.retire(id, Path::new(&create.rootfs.directory))?;
         self.reaper.remove(left);
         Ok(())
-    }
-}
-
-/// Refuses what this core cannot do yet, rather than leave it out in silence.
-fn check_abilities(create: &Create) -> Result<(), Failure> {
-    let unable = |field: &str| {
-        Err(Failure::invalid(
-            format!("reading {field}"),
-            "this core cannot do that yet",
-        ))
-    };
-    if create.stdin != Stdin::Closed {
-        return unable("stdin");
-    }
-    if create.seccomp != Seccomp::Unconfined {
-        return unable("seccomp");
-    }
-    if create.health.is_some() {
-        return unable("health");
-    }
-    match &create.log {
-        Some(log) if log.mode != LogMode::Blocking || log.compress => {
-            unable("log.mode and log.compress")
-        }
-        _ => Ok(()),
     }
 }
 

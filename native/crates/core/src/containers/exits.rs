@@ -1,11 +1,12 @@
 //! How the ends of containers become known: from a monitor, from its record, or by ending what a dead monitor left.
 
 use super::{Containers, KILL_TIMEOUT_MS, complain};
+use crate::monitor::HEALTH_RESULTS_MAX;
 use crate::records::{ExitRecord, Message};
 use crate::store;
 use crate::watcher::{Heard, Token};
 use shoal_protocol::Failure;
-use shoal_protocol::calls::{Event, Exit, Status};
+use shoal_protocol::calls::{Event, Exit, Health, HealthResult, HealthStatus, Status};
 use shoal_runtime::sys::process;
 use shoal_runtime::{cgroup, proc};
 use std::sync::Arc;
@@ -29,8 +30,59 @@ impl Containers {
                 self.exited(&id, token, record);
             }
             Some(Message::Oom) => self.hub.tell(&Event::Oom { container_id: id }),
+            Some(Message::Rotated) => self.pack_log(&id),
+            Some(Message::Changed { status }) => {
+                let mut table = self.lock();
+                // Its end may have been noted first.
+                let entry = table.get_mut(&id).filter(|entry| entry.exit.is_none());
+                if let Some(entry) = entry {
+                    entry.status = status;
+                }
+            }
+            Some(Message::ExecExit { exec_id, exit }) => self.hub.tell(&Event::ExecExit {
+                container_id: id,
+                exec_id,
+                exit,
+            }),
+            Some(Message::Health {
+                status,
+                failing_streak,
+                result,
+            }) => self.checked(id, status, failing_streak, result),
             Some(_) => {}
             None => self.lost_monitor(&id, token),
+        }
+    }
+
+    /// Notes what a health check has found, and tells a change of the status.
+    fn checked(
+        &self,
+        id: String,
+        status: HealthStatus,
+        failing_streak: u32,
+        result: Option<HealthResult>,
+    ) {
+        let mut table = self.lock();
+        let Some(entry) = table.get_mut(&id) else {
+            return;
+        };
+        let before = entry.health.take();
+        let told = before.as_ref().map(|health| health.status);
+        let mut results = before.map_or_else(Vec::new, |health| health.results);
+        results.extend(result);
+        results.drain(..results.len().saturating_sub(HEALTH_RESULTS_MAX));
+        entry.health = Some(Health {
+            status,
+            failing_streak,
+            results,
+        });
+        drop(table);
+        // A core that has just adopted the container repeats what is known; nothing has changed by that.
+        if told.is_some_and(|told| told != status) {
+            self.hub.tell(&Event::Health {
+                container_id: id,
+                status,
+            });
         }
     }
 
@@ -94,6 +146,8 @@ impl Containers {
 
     fn kill_orphan(&self, pid: i32, pid_start_time: u64, cgroup: &str) {
         let deadline = Instant::now() + Duration::from_millis(KILL_TIMEOUT_MS);
+        // What is frozen does not die. A group that is gone or cannot be thawed shows below.
+        drop(self.driver.thaw(cgroup));
         while Instant::now() < deadline {
             let alive = pid > 0 && proc::is_alive(pid, pid_start_time);
             if alive {

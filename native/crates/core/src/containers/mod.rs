@@ -2,10 +2,12 @@
 
 mod creation;
 mod exits;
+mod live;
 mod parking;
 mod recovery;
 
 use crate::hub::{self, Hub};
+use crate::lanes::Lane;
 use crate::pool::Pool;
 use crate::reaper::Reaper;
 use crate::records::{self, Command, Message};
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Longest that a monitor may take to answer; building a root is the longest thing it does.
 const ANSWER_TIMEOUT_MS: u32 = 40_000;
+/// Logs that may wait to be packed.
+const PACKINGS_MAX: usize = 1024;
 /// Longest from SIGKILL to the exit record.
 const KILL_TIMEOUT_MS: u64 = 30_000;
 
@@ -61,6 +65,8 @@ pub struct Containers {
     zygote: Zygote,
     pool: Pool,
     reaper: Reaper,
+    /// One thread that packs rotated logs.
+    packing: Lane,
     net: OnceLock<NetHandler>,
     table: Mutex<HashMap<String, Entry>>,
     changed: Condvar,
@@ -87,6 +93,7 @@ impl Containers {
             zygote,
             pool,
             reaper,
+            packing: Lane::new("packing", 1, PACKINGS_MAX),
             net: OnceLock::new(),
             table: Mutex::new(HashMap::new()),
             changed: Condvar::new(),
@@ -213,7 +220,7 @@ impl Containers {
                     "it is being deleted already",
                 ));
             }
-            if entry.status == Status::Running && !force {
+            if matches!(entry.status, Status::Running | Status::Paused) && !force {
                 return Err(Failure::new(
                     FailureCode::Conflict,
                     doing,
@@ -340,13 +347,17 @@ impl Containers {
 
     /// Asks the container's monitor over a connection of its own.
     fn command(&self, id: &str, command: &Command) -> std::io::Result<Message> {
+        let monitor = self.reach(id)?;
+        socket::send(monitor.as_fd(), &records::encode(command))?;
+        hear(&monitor)
+    }
+
+    fn reach(&self, id: &str) -> std::io::Result<OwnedFd> {
         let dir = file::open(
             &self.store.container(id).to_string_lossy(),
             libc::O_PATH | libc::O_DIRECTORY,
         )?;
-        let monitor = socket::connect(dir.as_fd(), records::MONITOR_SOCKET)?;
-        socket::send(monitor.as_fd(), &records::encode(command))?;
-        hear(&monitor)
+        socket::connect(dir.as_fd(), records::MONITOR_SOCKET)
     }
 }
 

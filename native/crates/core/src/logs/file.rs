@@ -1,6 +1,8 @@
 //! The writing end of a container's log: records appended to a file that is rotated by rename.
 
+use super::compress::lock;
 use super::framer::PIECE_BYTES_MAX;
+use super::read::{compressed, numbered};
 use super::record::{self, Stream, Timestamp};
 use shoal_protocol::calls::Log;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +16,9 @@ pub struct LogFile {
     size: u64,
     size_max: Option<u64>,
     files_max: u32,
+    compress: bool,
+    /// A file has been rotated away since this was last looked at.
+    pub rotated: bool,
     /// Records that could not be written (a full disk), for the exit record.
     pub lost: u64,
     record: Vec<u8>,
@@ -31,6 +36,8 @@ impl LogFile {
             size,
             size_max: log.max_size_bytes,
             files_max: log.max_files,
+            compress: log.compress,
+            rotated: false,
             lost: 0,
             record: Vec::new(),
         })
@@ -79,28 +86,36 @@ impl LogFile {
 
     /// `log.N-2` becomes `log.N-1` and so on; the oldest goes. A step that fails leaves that file where it is.
     fn rotate(&mut self) {
-        let numbered = |number: u32| -> PathBuf {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{number}"));
-            name.into()
-        };
         if self.size == 0 {
             return;
         }
         let rotated = if self.files_max < 2 {
             self.file.set_len(0)
         } else {
-            for number in (1..self.files_max - 1).rev() {
-                // Missing ones are the normal case of a young log.
-                drop(fs::rename(numbered(number), numbered(number + 1)));
-            }
-            fs::rename(&self.path, numbered(1))
-                .and_then(|()| append(&self.path))
-                .map(|file| self.file = file)
+            // Held over the renames, so that a file is not compressed under a number that it has just lost.
+            let _lock = self.compress.then(|| lock(&self.path));
+            self.rename_all()
         };
         // When it failed: growing over the limit loses less than writing nothing; the next round tries again.
-        drop(rotated);
+        self.rotated |= rotated.is_ok();
         self.size = 0;
+    }
+
+    fn rename_all(&mut self) -> io::Result<()> {
+        // Missing ones are the normal case of a young log, in these and in the renames.
+        let oldest = self.files_max - 1;
+        drop(fs::remove_file(compressed(&self.path, oldest)));
+        for number in (1..oldest).rev() {
+            for name in [numbered, compressed] {
+                drop(fs::rename(
+                    name(&self.path, number),
+                    name(&self.path, number + 1),
+                ));
+            }
+        }
+        fs::rename(&self.path, numbered(&self.path, 1))?;
+        self.file = append(&self.path)?;
+        Ok(())
     }
 }
 

@@ -23,6 +23,14 @@ impl Stream {
             Self::Stderr => "stderr",
         }
     }
+
+    /// As docker's 8-byte frames have it.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+        }
+    }
 }
 
 /// Seconds and nanoseconds since the epoch.

@@ -1,22 +1,22 @@
 //! From a journal to a parked init: the steps by which a monitor makes its container, up to the commit.
 
-use super::output::{self, Output};
+use super::execs::{self, Execs, Ours};
+use super::health::Health;
+use super::streams::{Sink, Streams};
 use super::{Connection, Monitor, READ_BYTES, doing};
-use crate::logs::file::LogFile;
-use crate::logs::framer::Framer;
-use crate::logs::record::Stream;
+use crate::logs::sink::LogSink;
 use crate::planning;
 use crate::records::{self, Message, State};
+use crate::seccomp;
 use shoal_protocol::Failure;
-use shoal_protocol::calls::{Create, Status};
+use shoal_protocol::calls::{Create, Status, Stdin};
 use shoal_runtime::Filter;
 use shoal_runtime::cgroup::{self, Driver, detect::Layout};
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::Plan;
-use shoal_runtime::streams::{Stdio, Streams};
+use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::{file, process, socket};
 use shoal_runtime::{proc, root};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -33,12 +33,13 @@ pub(super) struct Journal {
     pub(super) create: Create,
     pub(super) plan: Plan,
     pub(super) seccomp: Option<Filter>,
+    health: Option<Health>,
 }
 
-/// The log, and the monitor's ends of the pipes to it.
+/// The monitor's side of a program's streams, before the program is there.
 pub(super) struct Pipes {
-    log: Option<LogFile>,
-    ends: [(Stream, Option<OwnedFd>); 2],
+    streams: Streams,
+    ours: Ours,
 }
 
 impl Workshop {
@@ -82,10 +83,11 @@ impl Workshop {
         };
         let parked = launch::create(&journal.plan, &options)?;
         drop(options);
+        let streams = pipes.take().inspect_err(|_| end(&parked))?;
         let committed = Commit::prepare(&self.dir, &journal.plan, parked.pid)
             .and_then(|commit| commit.finish(&self.dir));
         let (listener, created_at_ms) = committed.inspect_err(|_| end(&parked))?;
-        Ok(self.monitor(journal.plan, parked, pipes, listener, created_at_ms))
+        Ok(self.monitor(journal, parked, streams, listener, created_at_ms))
     }
 
     /// A record in the directory.
@@ -99,25 +101,14 @@ impl Workshop {
     /// The monitor of a container that has been committed.
     pub(super) fn monitor(
         self,
-        plan: Plan,
+        journal: Journal,
         parked: Parked,
-        pipes: Pipes,
+        streams: Streams,
         listener: OwnedFd,
         created_at_ms: u64,
     ) -> Monitor {
-        let outputs = pipes
-            .ends
-            .into_iter()
-            .filter_map(|(stream, pipe)| {
-                Some(Output {
-                    stream,
-                    pipe: File::from(pipe?),
-                    framer: Framer::default(),
-                })
-            })
-            .collect();
         Monitor {
-            plan,
+            plan: journal.plan,
             driver: self.driver,
             dir: self.dir,
             pid: parked.pid,
@@ -126,8 +117,10 @@ impl Workshop {
             channel: parked.channel,
             listener,
             connections: Vec::new(),
-            outputs,
-            log: pipes.log,
+            streams,
+            execs: Execs::default(),
+            health: journal.health,
+            seccomp: journal.seccomp,
             oom: None,
             status: Status::Created,
             created_at_ms,
@@ -146,36 +139,42 @@ impl Journal {
             Failure::invalid("reading the creation's journal", error.to_string())
         })?;
         let plan = planning::plan(&create)?;
+        let health = match &create.health {
+            Some(check) => Health::new(check, &plan.spec.process)?,
+            None => None,
+        };
         Ok(Self {
+            seccomp: seccomp::filter(&create, &plan)?,
             create,
             plan,
-            seccomp: None,
+            health,
         })
     }
 }
 
 impl Pipes {
-    /// Opens the log and the pipes to it, whose other ends are for the program.
+    /// Opens the log and the pipes, or the way to the terminal, whose other ends are for the program.
     pub(super) fn open(create: &Create) -> Result<(Self, Stdio), Failure> {
-        let log = match &create.log {
-            Some(log) => Some(doing(
+        let sink = match &create.log {
+            Some(log) => Sink::Log(Box::new(doing(
                 &format!("opening log {:?}", log.path),
-                LogFile::open(log),
-            )?),
-            None => None,
+                LogSink::open(log),
+            )?)),
+            None => Sink::Nowhere,
         };
-        let (stdout, stdout_write) = doing("making stdout", output::ends(log.is_some()))?;
-        let (stderr, stderr_write) = doing("making stderr", output::ends(log.is_some()))?;
-        let ours = Self {
-            log,
-            ends: [(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
-        };
-        let theirs = Streams {
-            stdin: None,
-            stdout: stdout_write,
-            stderr: stderr_write,
-        };
-        Ok((ours, Stdio::Fds(theirs)))
+        let stdin = create.stdin != Stdin::Closed;
+        let made = execs::make_streams(create.spec.process.terminal, stdin);
+        let (stdio, ours) = doing("making the standard streams", made)?;
+        let streams = Streams::new(create.stdin == Stdin::Once, sink);
+        Ok((Self { streams, ours }, stdio))
+    }
+
+    /// The streams of a program that has been made.
+    pub(super) fn take(mut self) -> Result<Streams, Failure> {
+        let opened = self.ours.take();
+        let opened = opened.and_then(|ends| self.streams.open(ends));
+        doing("taking the standard streams over", opened)?;
+        Ok(self.streams)
     }
 }
 
@@ -196,6 +195,7 @@ impl Monitor {
         self.connections.push(Connection {
             socket: control,
             subscribed: true,
+            closed: false,
         });
         self.oom = self.driver.oom_watch(&self.plan.cgroup);
     }

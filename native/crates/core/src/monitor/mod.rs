@@ -2,32 +2,40 @@
 //!
 //! A fork of the zygote without exec: one thread, memory shared with its siblings, nobody's child.
 
+mod clients;
+mod commands;
 mod creation;
-mod output;
+mod end;
+mod execs;
+mod health;
 mod parking;
+mod streams;
 
 use self::creation::Workshop;
-use self::output::Output;
-use crate::logs::file::LogFile;
-use crate::records::{self, Command, ExitRecord, Message};
+use self::execs::Execs;
+use self::health::Health;
+pub use self::health::{RESULTS_MAX as HEALTH_RESULTS_MAX, is_checked};
+use self::streams::{Ready, Streams, watch};
+use crate::records::{self, Message};
 use crate::zygote::Task;
-use shoal_protocol::calls::{Exit, Status};
-use shoal_protocol::{Failure, FailureCode};
-use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
+use shoal_protocol::Failure;
+use shoal_protocol::calls::Status;
+use shoal_runtime::cgroup::{Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel::{self, Report};
 use shoal_runtime::plan::Plan;
-use shoal_runtime::signals;
-use shoal_runtime::sys::{file, process, socket};
+use shoal_runtime::sys::{process, socket};
+use shoal_seccomp::Program as Filter;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// Most connections at once; the core needs one for events and one a command.
 const CONNECTIONS_MAX: usize = 16;
 /// A reader that takes nothing for this long loses its connection.
 const SEND_TIMEOUT_MS: u32 = 1_000;
-/// Small, as every monitor keeps one; also the longest word of init.
-const READ_BYTES: usize = 16 * 1024;
+/// Bytes of output read at once. What no program has written costs no memory.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to.
 pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
@@ -54,6 +62,8 @@ pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
 struct Connection {
     socket: OwnedFd,
     subscribed: bool,
+    /// It is taken out of the list when nobody goes through that any more.
+    closed: bool,
 }
 
 struct Monitor {
@@ -67,8 +77,11 @@ struct Monitor {
     channel: Option<OwnedFd>,
     listener: OwnedFd,
     connections: Vec<Connection>,
-    outputs: Vec<Output>,
-    log: Option<LogFile>,
+    streams: Streams,
+    execs: Execs,
+    /// None without a health check.
+    health: Option<Health>,
+    seccomp: Option<Filter>,
     oom: Option<OomWatch>,
     status: Status,
     created_at_ms: u64,
@@ -81,6 +94,12 @@ struct Monitor {
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
+}
+
+/// poll(2) for at most this long, rounded up.
+fn poll_for(fds: &mut [libc::pollfd], longest: Duration) -> io::Result<usize> {
+    let ms = longest.as_micros().div_ceil(1000);
+    process::poll(fds, i32::try_from(ms).unwrap_or(i32::MAX))
 }
 
 impl Monitor {
@@ -96,76 +115,78 @@ impl Monitor {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let watch = |fd: i32| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let absent = -1;
-        let mut fds = vec![
-            watch(self.children.as_raw_fd()),
-            watch(self.channel.as_ref().map_or(absent, AsRawFd::as_raw_fd)),
-            watch(if self.connections.len() < CONNECTIONS_MAX {
-                self.listener.as_raw_fd()
-            } else {
-                absent
-            }),
-            watch(
-                self.oom
-                    .as_ref()
-                    .map_or(absent, |oom| oom.event.as_raw_fd()),
-            ),
-        ];
-        let outputs_at = fds.len();
+        let mut fds = vec![watch(self.children.as_raw_fd(), libc::POLLIN)];
         fds.extend(
-            self.outputs
-                .iter()
-                .map(|output| watch(output.pipe.as_raw_fd())),
+            [
+                self.channel.as_ref(),
+                self.oom.as_ref().map(|oom| &oom.event),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|fd| watch(fd.as_raw_fd(), libc::POLLIN)),
         );
-        let connections_at = fds.len();
+        if self.connections.len() < CONNECTIONS_MAX {
+            fds.push(watch(self.listener.as_raw_fd(), libc::POLLIN));
+        }
         fds.extend(
             self.connections
                 .iter()
-                .map(|connection| watch(connection.socket.as_raw_fd())),
+                .map(|connection| watch(connection.socket.as_raw_fd(), libc::POLLIN)),
         );
-        process::poll(&mut fds, -1)?;
-        let ready = |index: usize| fds[index].revents != 0;
+        self.streams.watch(&mut fds);
+        self.execs.watch(&mut fds);
+        match self.deadline() {
+            Some(at) => poll_for(&mut fds, at.saturating_duration_since(Instant::now()))?,
+            None => process::poll(&mut fds, -1)?,
+        };
+        let ready = Ready(fds);
 
-        let outputs: Vec<usize> = (outputs_at..connections_at)
-            .filter(|index| ready(*index))
-            .map(|index| index - outputs_at)
-            .collect();
-        for index in outputs.into_iter().rev() {
-            if !self.read_output(index) {
-                self.end_output(index);
-            }
+        self.streams.turn(&ready, &mut self.buffer, true);
+        if self.streams.has_rotated() {
+            self.tell(&Message::Rotated);
         }
-        if ready(1) {
+        self.turn_execs(&ready);
+        if let Some(channel) = &self.channel
+            && ready.of(channel.as_raw_fd()) != 0
+        {
             self.hear_init();
         }
-        if ready(3) {
+        if let Some(oom) = &self.oom
+            && ready.of(oom.event.as_raw_fd()) != 0
+        {
             self.out_of_memory();
         }
-        let connections: Vec<usize> = (connections_at..fds.len())
-            .filter(|index| ready(*index))
-            .map(|index| index - connections_at)
-            .collect();
-        for index in connections.into_iter().rev() {
-            self.command(index);
+        for index in 0..self.connections.len() {
+            if ready.of(self.connections[index].socket.as_raw_fd()) != 0 {
+                self.command(index);
+            }
         }
-        if ready(2)
+        self.connections.retain(|connection| !connection.closed);
+        // What is opened from here on was not polled, and is not asked about before the next turn.
+        if ready.of(self.listener.as_raw_fd()) != 0
             && let Ok(socket) = socket::accept(self.listener.as_fd())
         {
             drop(socket::set_timeouts(socket.as_fd(), SEND_TIMEOUT_MS));
             self.connections.push(Connection {
                 socket,
                 subscribed: false,
+                closed: false,
             });
         }
-        if ready(0) {
+        if ready.of(self.children.as_raw_fd()) != 0 {
             self.reap();
         }
+        self.check_health();
         Ok(())
+    }
+
+    /// When something has to be done though nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let health = self.health.as_ref().and_then(Health::deadline);
+        [self.streams.deadline(), self.execs.deadline(), health]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Init failed to start the program, or has become it.
@@ -173,8 +194,8 @@ impl Monitor {
         let Some(channel) = &self.channel else {
             return;
         };
-        let length = socket::receive(channel.as_fd(), &mut self.buffer).unwrap_or(0);
-        if let Ok(Report::Failed { failure, .. }) = serde_json::from_slice(&self.buffer[..length]) {
+        if let Ok(Some(Report::Failed { failure, .. })) = channel::next_report(channel.as_fd(), -1)
+        {
             // The answer waits for the exit record: who hears of the failure finds the container stopped.
             self.start_failure = Some(failure);
             return;
@@ -186,7 +207,10 @@ impl Monitor {
         if let Some(starter) = self.starter.take() {
             let started_at_ms = process::now_ms();
             (self.status, self.started_at_ms) = (Status::Running, Some(started_at_ms));
-            answer(&starter, &Message::Started { started_at_ms });
+            commands::answer(&starter, &Message::Started { started_at_ms });
+            if let Some(health) = &mut self.health {
+                health.begin(Instant::now());
+            }
         }
     }
 
@@ -197,77 +221,11 @@ impl Monitor {
             return;
         };
         let read = File::from(fd).read(&mut drained);
-        let path = &self.plan.cgroup;
         // v1 also fires when the group is removed, v2 on every change of the counters.
-        if read.is_ok() && self.driver.oom_kills(path) > 0 {
+        if read.is_ok() && self.driver.oom_kills(&self.plan.cgroup) > 0 {
             self.tell(&Message::Oom);
             self.oom = None;
         }
-    }
-
-    fn command(&mut self, index: usize) {
-        let mut buffer = [0u8; 4096];
-        let length =
-            socket::receive(self.connections[index].socket.as_fd(), &mut buffer).unwrap_or(0);
-        let Ok(command) = serde_json::from_slice::<Command>(&buffer[..length]) else {
-            // End of file, or not one of ours.
-            self.connections.remove(index);
-            return;
-        };
-        let reply = match command {
-            Command::Subscribe => {
-                self.connections[index].subscribed = true;
-                Message::Status {
-                    status: self.status,
-                    started_at_ms: self.started_at_ms,
-                }
-            }
-            Command::Kill { signal, all } => match self.kill(signal, all) {
-                Ok(()) => Message::Done,
-                Err(failure) => Message::Failed { failure },
-            },
-            Command::Start => match self.begin_start(index) {
-                Ok(()) => return,
-                Err(failure) => Message::Failed { failure },
-            },
-        };
-        answer(&self.connections[index].socket, &reply);
-    }
-
-    fn begin_start(&mut self, index: usize) -> Result<(), Failure> {
-        let id = &self.plan.container_id;
-        let task = format!("starting container {id}");
-        if self.status != Status::Created || self.starter.is_some() {
-            return Err(Failure::new(
-                FailureCode::Conflict,
-                task,
-                "it has been started already",
-            ));
-        }
-        let Some(channel) = &self.channel else {
-            return Err(Failure::new(
-                FailureCode::Conflict,
-                task,
-                "its init has ended",
-            ));
-        };
-        doing(&task, socket::send(channel.as_fd(), channel::START))?;
-        self.starter = Some(doing(&task, self.connections[index].socket.try_clone())?);
-        Ok(())
-    }
-
-    fn kill(&self, signal: i32, all: bool) -> Result<(), Failure> {
-        // Killing init kills its whole pid namespace.
-        if all && signal != libc::SIGKILL {
-            cgroup::signal_all(self.driver.as_ref(), &self.plan.cgroup, signal);
-            return Ok(());
-        }
-        let task = format!(
-            "signalling container {} with {}",
-            self.plan.container_id,
-            signals::name(signal)
-        );
-        doing(&task, process::signal_pidfd(self.pidfd.as_fd(), signal))
     }
 
     /// Takes every ended child; ends the monitor once init is among them.
@@ -277,71 +235,29 @@ impl Monitor {
             // Only empties the descriptor; waitpid knows more than it.
             drop(File::from(fd).read(&mut drained));
         }
+        let mut ended = None;
         while let Ok((pid, status)) = process::wait(-1, libc::WNOHANG) {
             if pid == 0 {
-                return;
+                break;
             }
             if pid == self.pid {
-                self.finish(status);
+                ended = Some(status);
+            } else {
+                self.exec_ended(pid, status);
             }
         }
-    }
-
-    fn finish(&mut self, status: i32) -> ! {
-        // What init said last is still in the channel.
-        while self.channel.is_some() && self.start_failure.is_none() {
-            self.hear_init();
+        // Last, as the kernel ends every other process of the container before its init.
+        if let Some(status) = ended {
+            self.finish(status);
         }
-        self.drain();
-        let (exit_code, signal) = signals::exit_of(status);
-        let record = ExitRecord {
-            exit: Exit {
-                exit_code,
-                exit_code_known: true,
-                signal,
-                oom_killed: self.driver.oom_kills(&self.plan.cgroup) > 0,
-                finished_at_ms: process::now_ms(),
-            },
-            started_at_ms: self.started_at_ms,
-            lost_log_records: self.log.as_ref().map_or(0, |log| log.lost),
-        };
-        let written = file::write_durable_at(
-            self.dir.as_fd(),
-            records::EXIT_FILE,
-            &records::encode(&record),
-        );
-        // Its place was taken at the creation, so that a full disk does not come here. What does come is told with the exit,
-        // which then lives in the core's memory alone: better than keeping it to ourselves.
-        let unwritten = written.err().map(|error| {
-            let id = &self.plan.container_id;
-            Failure::io(format!("writing the exit record of container {id}"), &error)
-        });
-        if record.exit.oom_killed && self.oom.is_some() {
-            self.tell(&Message::Oom);
-        }
-        self.tell(&Message::Exit { record, unwritten });
-        if let Some(starter) = self.starter.take() {
-            let failure = self.start_failure.take().unwrap_or_else(|| {
-                Failure::new(
-                    FailureCode::System,
-                    "starting the program",
-                    "init ended before it became the program",
-                )
-            });
-            answer(&starter, &Message::Failed { failure });
-        }
-        process::exit_now(0)
     }
 
     fn tell(&mut self, message: &Message) {
         let bytes = records::encode(message);
-        self.connections.retain(|connection| {
-            !connection.subscribed || socket::send(connection.socket.as_fd(), &bytes).is_ok()
-        });
+        for connection in &mut self.connections {
+            if connection.subscribed && !connection.closed {
+                connection.closed = socket::send(connection.socket.as_fd(), &bytes).is_err();
+            }
+        }
     }
-}
-
-/// A core that does not listen any more will read the record on disk.
-fn answer(socket: &OwnedFd, message: &Message) {
-    drop(socket::send(socket.as_fd(), &records::encode(message)));
 }

@@ -2,6 +2,7 @@
 //! as the container's monitor.
 
 use super::creation::{Commit, Journal, Pipes, Workshop, end};
+use super::streams::Streams;
 use super::{Monitor, doing};
 use crate::records::{self, Message, Parked};
 use shoal_protocol::Failure;
@@ -98,11 +99,11 @@ impl Kept {
         let filled =
             told.and_then(|()| fill(&workshop, driver.as_ref(), &record, &mut sandbox, &journal));
         match filled {
-            Ok((pipes, commit)) => {
+            Ok((streams, commit)) => {
                 let finished = commit.finish(&workshop.dir);
                 let (listener, created_at_ms) = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                Ok(workshop.monitor(journal.plan, parked, pipes, listener, created_at_ms))
+                Ok(workshop.monitor(journal, parked, streams, listener, created_at_ms))
             }
             Err(_) => {
                 // Whatever it was: making it cold works, or tells the reason in its own words.
@@ -121,11 +122,12 @@ fn fill(
     record: &Parked,
     sandbox: &mut Sandbox,
     journal: &Journal,
-) -> Result<(Pipes, Commit), Failure> {
+) -> Result<(Streams, Commit), Failure> {
     let Journal {
         create,
         plan,
         seccomp,
+        ..
     } = journal;
     root::prepare(&create.rootfs)?;
     let (pipes, stdio) = Pipes::open(create)?;
@@ -143,7 +145,7 @@ fn fill(
     }
     let commit = Commit::prepare(&workshop.dir, plan, sandbox.parked().pid)?;
     sandbox.await_ready()?;
-    Ok((pipes, commit))
+    Ok((pipes.take()?, commit))
 }
 
 /// Gives a group its final name in every hierarchy; processes and settings stay. Only v1 can do this, and only within one parent.

@@ -254,6 +254,15 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }.into()).map(drop)
 }
 
+/// A file in memory with these bytes (memfd_create(2)), to be handed to another process. Its offset is at the end.
+pub fn memory_file(name: &std::ffi::CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: the name is NUL-terminated and lives over the call.
+    let fd = owned(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) }.into())?;
+    let mut file = File::from(fd);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
 /// fchown(2).
 pub fn change_owner(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: no pointers.
@@ -268,6 +277,12 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
         Err(error) if super::is(&error, libc::EWOULDBLOCK) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Takes the lock of an open file or directory (flock(2)), waiting for whoever has it.
+pub fn lock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }.into()).map(drop)
 }
 
 /// Gives the lock up for every copy of this open file, also those in other processes.

@@ -3,6 +3,7 @@
 pub mod bpf;
 mod calls;
 pub mod file;
+pub mod inotify;
 pub mod memory;
 pub mod mount;
 pub mod process;

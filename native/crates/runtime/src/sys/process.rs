@@ -469,6 +469,12 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Ticks a second of the times in /proc (sysconf(3), _SC_CLK_TCK).
+pub fn clock_ticks() -> u64 {
+    // SAFETY: no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)
+}
+
 /// poll(2) on (descriptor, events); gives what happened on each. -1 waits for ever.
 pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<usize> {
     loop {
