@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
-use support::{Core, possible, rounds, until};
+use support::{Client, Core, possible, rounds, until};
 
 fn kill(pid: i32) {
     // SAFETY: kill takes no pointer; the pid is of a process that this test started.
@@ -106,13 +106,6 @@ fn a_killed_monitor_makes_the_exit_code_unknown_and_ends_the_container() {
     }
     let mut core = Core::start();
     let mut client = core.client();
-    let monitor_of = |core: &Core, id: &str| -> i32 {
-        let state: Value = serde_json::from_slice(
-            &fs::read(core.dir.join("core").join(id).join("state.json")).expect("state"),
-        )
-        .expect("JSON");
-        i32::try_from(state["monitorPid"].as_i64().expect("pid")).expect("pid")
-    };
     for id in ["a", "b"] {
         client.ok(core.create(id, &["sh", "-c", "sleep 100 & sleep 100"]));
         client.by_id("start", id);
@@ -154,90 +147,324 @@ impl Random {
     }
 }
 
+/// Who is killed. Sandboxes of the pool may just be becoming containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Client,
+    Core,
+    Zygote,
+    CoreAndZygote,
+    OneMonitor,
+    AllMonitors,
+    OneOfThePool,
+    WholePool,
+    CoreAndMonitors,
+    Everything,
+}
+
+const VICTIMS: [Victim; 10] = [
+    Victim::Client,
+    Victim::Core,
+    Victim::Zygote,
+    Victim::CoreAndZygote,
+    Victim::OneMonitor,
+    Victim::AllMonitors,
+    Victim::OneOfThePool,
+    Victim::WholePool,
+    Victim::CoreAndMonitors,
+    Victim::Everything,
+];
+
+impl Victim {
+    fn kills_core(self) -> bool {
+        matches!(
+            self,
+            Self::Core | Self::CoreAndZygote | Self::CoreAndMonitors | Self::Everything
+        )
+    }
+
+    /// The processes beside the core that it stands for, now.
+    fn others(self, core: &Core, random: &mut Random) -> Vec<i32> {
+        let mut one = |mut all: Vec<i32>| {
+            let at = random.below(all.len().max(1) as u64);
+            let at = usize::try_from(at).expect("small");
+            if all.is_empty() {
+                all
+            } else {
+                vec![all.swap_remove(at)]
+            }
+        };
+        match self {
+            Self::Client | Self::Core => Vec::new(),
+            Self::Zygote | Self::CoreAndZygote => core.zygote().into_iter().collect(),
+            // Init, as long as it is parked, is among them.
+            Self::OneMonitor => one(core.monitors()),
+            Self::AllMonitors | Self::CoreAndMonitors => core.monitors(),
+            Self::OneOfThePool => one(core.parked()),
+            Self::WholePool => core.parked(),
+            Self::Everything => {
+                let mut all = core.monitors();
+                all.extend(core.parked());
+                all.extend(core.zygote());
+                all
+            }
+        }
+    }
+}
+
+/// How far a container is brought before the kill; the last step is asked for and not waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    CreateAsked,
+    Created,
+    StartAsked,
+    Started,
+    DeleteAsked,
+}
+
+const STEPS: [Step; 5] = [
+    Step::CreateAsked,
+    Step::Created,
+    Step::StartAsked,
+    Step::Started,
+    Step::DeleteAsked,
+];
+
+struct Subject {
+    id: String,
+    step: Step,
+    /// What the program ends with; None for one that does not end by itself.
+    code: Option<u64>,
+}
+
+impl Subject {
+    fn random(round: u64, number: u64, random: &mut Random) -> Self {
+        let step = STEPS[usize::try_from(random.below(STEPS.len() as u64)).expect("small")];
+        let code = (random.below(4) > 0).then(|| random.below(100));
+        Self {
+            id: format!("r{round}-{number}"),
+            step,
+            code,
+        }
+    }
+
+    fn create(&self, core: &Core) -> Value {
+        let script = match self.code {
+            // Files for the reaper to remove.
+            Some(code) => format!("cd /tmp; touch $(seq {}); exit {code}", code * 3),
+            None => "sleep 100 & sleep 100".to_owned(),
+        };
+        core.create(&self.id, &["sh", "-c", &script])
+    }
+
+    /// Brings it to its step.
+    fn drive(&self, core: &Core, client: &mut Client) {
+        if self.step == Step::CreateAsked {
+            client.send(self.create(core)).expect("sent");
+            return;
+        }
+        client.ok(self.create(core));
+        match self.step {
+            Step::CreateAsked | Step::Created => {}
+            Step::StartAsked => drop(client.send(json!({"call": "start", "containerId": self.id}))),
+            Step::Started => drop(client.by_id("start", &self.id)),
+            Step::DeleteAsked => {
+                client.by_id("start", &self.id);
+                drop(client.send(json!({"call": "delete", "containerId": self.id, "force": true})));
+            }
+        }
+    }
+
+    /// Finds out what became of it, ends it and deletes it. `killed` are the pids that were.
+    fn settle(&self, core: &Core, client: &mut Client, killed: &[i32], told: &str) {
+        let again = client.call(self.create(core));
+        if again["ok"] == true {
+            // It was not there, and now there is another of its name.
+            assert!(
+                matches!(self.step, Step::CreateAsked | Step::DeleteAsked),
+                "{told}: {} was lost",
+                self.id
+            );
+            client.delete(&self.id);
+            return;
+        }
+        if again["code"] != "already-exists" {
+            // What stands in the way of its name is its own former group or root, while it is being deleted.
+            assert_eq!(self.step, Step::DeleteAsked, "{told}: {again}");
+        }
+        // A creation or deletion that somebody else's call has begun is waited for.
+        until("a container that is there or gone", || {
+            let state = client.call(json!({"call": "state", "containerId": self.id}));
+            if state["ok"] == true {
+                return self.step != Step::DeleteAsked
+                    || state["value"]["status"] == "stopped"
+                    || {
+                        client
+                            .call(json!({"call": "delete", "containerId": self.id, "force": true}));
+                        false
+                    };
+            }
+            let list = client.ok(json!({"call": "list"})).to_string();
+            self.step >= Step::DeleteAsked && !list.contains(&format!("\"{}\"", self.id))
+        });
+        let state = client.call(json!({"call": "state", "containerId": self.id}));
+        if state["ok"] != true {
+            return;
+        }
+        if self.step == Step::DeleteAsked {
+            client.call(json!({"call": "delete", "containerId": self.id, "force": true}));
+            return;
+        }
+        let (monitor, init) = processes_of(core, &self.id);
+        if state["value"]["status"] == "created" {
+            // A start may still be under way in the monitor; either way it gets going.
+            client.call(json!({"call": "start", "containerId": self.id}));
+        }
+        if self.code.is_none() {
+            client.call(
+                json!({"call": "kill", "containerId": self.id, "signal": "KILL", "all": false}),
+            );
+        }
+        let exit = client.exit(&self.id);
+        let was_killed = |pid: i32| killed.contains(&pid);
+        if exit["exitCodeKnown"] == true {
+            let right = self.code.is_some_and(|code| exit["exitCode"] == code);
+            let by_us = exit["exitCode"] == 137 && (self.code.is_none() || was_killed(init));
+            assert!(right || by_us, "{told}: {} ended with {exit}", self.id);
+        } else {
+            assert_eq!(exit["exitCode"], 137, "{told}: {exit}");
+            assert!(
+                was_killed(monitor),
+                "{told}: {exit} is unknown though its monitor {monitor} was not killed"
+            );
+        }
+        client.delete(&self.id);
+    }
+}
+
+/// A container's monitor and its init.
+fn processes_of(core: &Core, id: &str) -> (i32, i32) {
+    let state: Value = serde_json::from_slice(
+        &fs::read(core.dir.join("core").join(id).join("state.json")).expect("state"),
+    )
+    .expect("JSON");
+    let pid = |name: &str| i32::try_from(state[name].as_i64().expect("pid")).expect("pid");
+    (pid("monitorPid"), pid("pid"))
+}
+
+fn monitor_of(core: &Core, id: &str) -> i32 {
+    processes_of(core, id).0
+}
+
+/// The crash matrix: `script/crashes` runs it for 1,000 rounds.
 #[test]
-fn kills_at_random_moments_of_a_life_leave_nothing_and_lose_nothing() {
+fn kills_at_random_moments_of_many_lives_leave_nothing_and_lose_nothing() {
     if !possible() {
         return;
     }
     let mut core = Core::start();
     let seed = rounds("SHOAL_CRASH_SEED", 0x5a0a1);
-    let rounds = rounds("SHOAL_CRASH_ROUNDS", 40);
+    let rounds = rounds("SHOAL_CRASH_ROUNDS", 60);
     eprintln!("again: SHOAL_CRASH_SEED={seed} SHOAL_CRASH_ROUNDS={rounds}");
     let mut random = Random(seed);
+    let mut counts = [0u32; VICTIMS.len()];
     for round in 0..rounds {
-        let id = format!("r{round}");
-        let code = i64::try_from(random.below(100)).expect("small");
         let mut client = core.client();
-        client
-            .send(core.create(&id, &["sh", "-c", &format!("exit {code}")]))
-            .expect("sent");
-        let with_start = random.below(2) == 0;
-        let mut started = false;
-        if with_start {
-            assert_eq!(client.receive().expect("created")["ok"], true);
-            client
-                .send(json!({"call": "start", "containerId": id}))
-                .expect("sent");
-            started = true;
+        let subjects: Vec<Subject> = (0..=random.below(3))
+            .map(|number| Subject::random(round, number, &mut random))
+            .collect();
+        for subject in &subjects {
+            subject.drive(&core, &mut client);
         }
         std::thread::sleep(Duration::from_micros(random.below(12_000)));
-        let victim = random.below(4);
-        match victim {
-            0..=1 => core.kill(),
-            2 => {
-                // None while it is still becoming one.
-                if let Some(zygote) = core.zygote() {
-                    kill(zygote);
-                }
-                core.kill();
-            }
-            _ => {
-                for pid in core.monitors() {
-                    // It may have ended by itself.
-                    // SAFETY: as in `kill`; the process is of this test's core.
-                    unsafe { libc::kill(pid, libc::SIGKILL) };
-                }
-                core.kill();
-            }
+        let chosen = usize::try_from(random.below(VICTIMS.len() as u64)).expect("small");
+        let victim = VICTIMS[chosen];
+        counts[chosen] += 1;
+        let killed = victim.others(&core, &mut random);
+        for pid in &killed {
+            // It may have ended by itself.
+            // SAFETY: kill takes no pointer; the process is of this test's core.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
         }
-        core.restart();
+        if victim.kills_core() {
+            core.kill();
+        }
+        drop(client);
+        if victim.kills_core() {
+            core.restart();
+        }
+        let steps: Vec<Step> = subjects.iter().map(|subject| subject.step).collect();
+        let told = format!("round {round} of seed {seed}, {victim:?}, {steps:?}");
         let mut client = core.client();
-        let list = client.ok(json!({"call": "list"}));
-        let there = list["containers"].as_array().expect("list").clone();
-        assert!(there.len() <= 1, "round {round}: {there:?}");
-        if started && victim < 3 {
-            assert_eq!(
-                there.len(),
-                1,
-                "round {round}: a created container was lost"
-            );
-        }
-        if let Some(container) = there.first() {
-            assert_eq!(
-                client.fails(core.create(&id, &["true"]))["code"],
-                "already-exists"
-            );
-            if container["status"] == "created" {
-                // A start may still be under way in the monitor; either way it gets going.
-                client.call(json!({"call": "start", "containerId": id}));
-            }
-            let exit = client.exit(&id);
-            if exit["exitCodeKnown"] == true {
-                assert!(
-                    exit["exitCode"] == code || (victim == 3 && exit["exitCode"] == 137),
-                    "round {round}, victim {victim}: {exit}"
-                );
-            } else {
-                assert_eq!(
-                    (victim, &exit["exitCode"]),
-                    (3, &json!(137)),
-                    "round {round}: unknown though no monitor was killed"
-                );
-            }
-            client.delete(&id);
+        for subject in &subjects {
+            subject.settle(&core, &mut client, &killed, &told);
         }
         core.expect_clean();
+        if round % 25 == 24 {
+            client.ok(json!({"call": "shutdown"}));
+            core.child.wait().expect("its end");
+            assert_eq!(core.everything(), Vec::<String>::new(), "{told}");
+            core.restart();
+        }
     }
+    eprintln!(
+        "{rounds} rounds: {:?}",
+        VICTIMS.iter().zip(counts).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn after_a_reboot_containers_have_exited_and_nobody_else_is_taken_for_them() {
+    if !possible() {
+        return;
+    }
+    let mut core = Core::start();
+    let mut client = core.client();
+    client.ok(core.create("old", &["sleep", "100"]));
+    client.by_id("start", "old");
+    // A reboot ends everything, and gives the pids to others.
+    let monitor = monitor_of(&core, "old");
+    core.kill();
+    kill(monitor);
+    let record = core.dir.join("core/old/state.json");
+    let mut state: Value =
+        serde_json::from_slice(&fs::read(&record).expect("state")).expect("JSON");
+    let gone = i32::try_from(state["pid"].as_i64().expect("pid")).expect("pid");
+    // Init dies with its monitor only until it is the program.
+    // SAFETY: as in `kill`; the process is of this test's container.
+    unsafe { libc::kill(gone, libc::SIGKILL) };
+    let mut innocent = std::process::Command::new("sleep")
+        .arg("100")
+        .spawn()
+        .expect("a process");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", innocent.id())).expect("stat");
+    let start: u64 = stat
+        .rsplit_once(") ")
+        .expect("stat")
+        .1
+        .split(' ')
+        .nth(19)
+        .expect("field 22")
+        .parse()
+        .expect("ticks");
+    state["pid"] = json!(innocent.id());
+    state["pidStartTime"] = json!(start);
+    state["bootId"] = json!("00000000-0000-0000-0000-000000000000");
+    fs::write(&record, state.to_string()).expect("state");
+    core.restart();
+    let mut client = core.client();
+    let exit = client.exit("old");
+    let alive = innocent.try_wait().expect("looked").is_none();
+    innocent.kill().expect("its end");
+    innocent.wait().expect("its end");
+    assert!(alive, "the process that has the pid now was killed");
+    assert_eq!(
+        (&exit["exitCode"], &exit["exitCodeKnown"]),
+        (&json!(137), &json!(false))
+    );
+    assert_eq!(client.by_id("state", "old")["status"], "stopped");
+    client.delete("old");
+    core.expect_clean();
 }
 
 #[test]
