@@ -274,7 +274,6 @@ fn values_that_the_kernel_refuses_name_their_field_and_leave_nothing() {
     for (json, field) in [
         (r#"{"cpu":{"cpus":"9999"}}"#, "cpu.cpus"),
         (r#"{"cpu":{"period":1}}"#, "cpu."),
-        (r#"{"network":{"classID":7}}"#, "network.classID"),
         (r#"{"unified":{"memory.min":"7","nope.x":"1"}}"#, "unified"),
     ] {
         let refused = group
@@ -288,6 +287,19 @@ fn values_that_the_kernel_refuses_name_their_field_and_leave_nothing() {
             "{json}: {refused}"
         );
         assert!(gone(&group), "{json} left a group");
+    }
+    // Kept where the machine has the controller, and else refused by name.
+    let marked = group
+        .driver
+        .create(&group.path, &resources(r#"{"network":{"classID":7}}"#));
+    let has_it =
+        layout().is_some_and(|layout| layout.hierarchies.iter().any(|one| one.has("net_cls")));
+    match marked {
+        Ok(()) => assert_eq!(group.read("net_cls.classid"), "7"),
+        Err(refused) => assert!(
+            !has_it && refused.to_string().contains("network.classID"),
+            "{refused}"
+        ),
     }
 }
 
