@@ -244,7 +244,7 @@ class NativeEngine implements Engine {
           log: log === null ? null : { path: entry.container.logPath, ...log },
           stdin: "closed",
           consoleSize: null,
-          seccomp: "unconfined",
+          seccomp: "default",
           health: null,
         })
         .catch(async (error: unknown) => {

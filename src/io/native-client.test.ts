@@ -111,3 +111,36 @@ test("a frame that is too long ends the connection, not the client", async () =>
   await again;
   expect(client.connected).toBe(true);
 });
+
+test("a stream is what follows the answer of its connection's only request", async () => {
+  await listen();
+  const asked: string[] = [];
+  answer = (request) => {
+    asked.push(request.call);
+    if (request.call === "logs") {
+      const refused = { code: "not-found", errno: null, message: "No such container", doing: "x" };
+      return [{ id: request.id, ok: false, ...refused }];
+    }
+    const socket = sockets.at(-1);
+    socket?.write(
+      Buffer.concat([
+        frame({ id: request.id, ok: true, value: { terminal: false } }),
+        Buffer.from("first "),
+      ]),
+    );
+    socket?.end("last");
+    return [];
+  };
+  client = connectNative({ socketPath: socketPath(), log: silentLog });
+  const which = { containerId: "c", stdin: true, stdout: true, stderr: true };
+  const { value, stream } = await client.stream("attach", which);
+  expect(value).toEqual({ terminal: false });
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) chunks.push(chunk as Buffer);
+  expect(Buffer.concat(chunks).toString()).toBe("first last");
+  stream.destroy();
+  const query = { follow: false, tail: null, sinceNs: null, untilNs: null, timestamps: false };
+  const refused = client.stream("logs", { ...query, containerId: "c", stdout: true, stderr: true });
+  await expect(refused).rejects.toMatchObject({ nativeCode: "not-found" });
+  expect(asked).toEqual(["attach", "logs"]);
+});

@@ -1,5 +1,6 @@
 /** The client of the native core's socket: framed JSON, pipelined calls, events, connected again whenever it comes back. */
 import { connect, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { type NativeArguments, type NativeCore, NativeError } from "../engine/native-core.ts";
 import { failure, messageOf, type ShoalError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
@@ -25,8 +26,15 @@ export interface NativeClient extends NativeCore {
   ready(): Promise<void>;
   /** Who answers; null while away. */
   readonly identity: NativeResults["hello"] | null;
+  /** Makes the one request of a connection of its own, which is the stream after the answer: write stdin to it, `end()` it, read its output. */
+  stream<C extends NativeStreamCall>(
+    call: C,
+    fields: NativeArguments<C>,
+  ): Promise<{ readonly value: NativeResults[C]; readonly stream: Duplex }>;
   close(): void;
 }
+/** Calls whose connection becomes a stream. */
+export type NativeStreamCall = "attach" | "exec" | "logs";
 export interface NativeClientOptions {
   readonly socketPath: string;
   readonly log: Log;
@@ -114,6 +122,37 @@ class SocketNativeClient implements NativeClient {
         forget();
         resolve();
       });
+    });
+  }
+
+  stream<C extends NativeStreamCall>(
+    call: C,
+    fields: NativeArguments<C>,
+  ): Promise<{ readonly value: NativeResults[C]; readonly stream: Duplex }> {
+    return new Promise((resolve, reject) => {
+      // Half open, so that the end of stdin is not the end of the output.
+      const socket = connect({ path: this.#options.socketPath, allowHalfOpen: true });
+      let head: Buffer = Buffer.alloc(0);
+      const broke = () => reject(this.#away(call));
+      const take = (chunk: Buffer) => {
+        head = Buffer.concat([head, chunk]);
+        const end = headerBytes + (head.byteLength < headerBytes ? 0 : head.readUInt32BE(0));
+        if (end > headerBytes + nativeFrameBytesMax) return void socket.destroy();
+        if (head.byteLength < headerBytes || head.byteLength < end) return;
+        socket.pause();
+        socket.off("data", take).off("close", broke).off("error", ignore);
+        const reply = JSON.parse(head.toString("utf8", headerBytes, end)) as NativeReply;
+        if (!reply.ok) {
+          socket.destroy();
+          return void reject(new NativeError(`asking the native core to ${call}`, reply));
+        }
+        if (head.byteLength > end) socket.unshift(head.subarray(end));
+        resolve({ value: reply.value as NativeResults[C], stream: socket });
+      };
+      // The close that follows an error tells it.
+      const ignore = () => {};
+      socket.on("data", take).on("close", broke).on("error", ignore);
+      socket.write(frameOf({ id: 1, call, ...fields }));
     });
   }
 
@@ -209,6 +248,14 @@ class SocketNativeClient implements NativeClient {
       `asking the native core to ${call}: it does not answer at ${this.#options.socketPath}; it is started again by itself`,
     );
   }
+}
+
+function frameOf(request: object): Buffer {
+  const body = Buffer.from(JSON.stringify(request), "utf8");
+  const frame = Buffer.allocUnsafe(headerBytes + body.byteLength);
+  frame.writeUInt32BE(body.byteLength, 0);
+  body.copy(frame, headerBytes);
+  return frame;
 }
 
 /** Cuts a byte stream into frames. */

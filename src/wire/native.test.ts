@@ -5,6 +5,7 @@ import type {
   NativeCall,
   NativeContainer,
   NativeEvent,
+  NativeExecExit,
   NativeFailure,
   NativeReply,
   NativeRequest,
@@ -165,6 +166,42 @@ const requests: { readonly [Call in NativeCall]: Extract<NativeRequest, { call: 
     destination: "/var/lib/shoal/layers/a",
   },
   shutdown: { id: 13, call: "shutdown" },
+  exec: {
+    id: 14,
+    call: "exec",
+    containerId,
+    execId: "e1",
+    process: { ...create.spec.process, terminal: true, args: ["sh"] },
+    consoleSize: { rows: 24, columns: 80 },
+    stdin: true,
+    stdout: true,
+    stderr: false,
+  },
+  "exec-kill": { id: 15, call: "exec-kill", containerId, execId: "e1", signal: "SIGTERM" },
+  execs: { id: 16, call: "execs", containerId },
+  attach: { id: 17, call: "attach", containerId, stdin: true, stdout: true, stderr: true },
+  resize: { id: 18, call: "resize", containerId, execId: null, rows: 24, columns: 80 },
+  pause: { id: 19, call: "pause", containerId },
+  resume: { id: 20, call: "resume", containerId },
+  update: {
+    id: 21,
+    call: "update",
+    containerId,
+    resources: { memory: null, cpu: null, pids: { limit: 50 } },
+  },
+  stats: { id: 22, call: "stats", containerId },
+  logs: {
+    id: 23,
+    call: "logs",
+    containerId,
+    stdout: true,
+    stderr: true,
+    follow: true,
+    tail: 10,
+    sinceNs: "1700000000123456789",
+    untilNs: null,
+    timestamps: true,
+  },
 };
 
 const running: NativeContainer = {
@@ -181,6 +218,11 @@ const running: NativeContainer = {
       { startedAtMs: 1_700_000_000_100, endedAtMs: 1_700_000_000_200, exitCode: 1, output: "no\n" },
     ],
   },
+};
+const execExit: NativeExecExit = {
+  exitCode: 143,
+  signal: "SIGTERM",
+  finishedAtMs: 1_700_000_001_000,
 };
 const busy: NativeFailure = {
   code: "conflict",
@@ -230,6 +272,49 @@ const results: NativeResults = {
     files: 3,
   },
   shutdown: {},
+  exec: { pid: 4712 },
+  "exec-kill": {},
+  execs: {
+    execs: [
+      { execId: "e0", pid: 0, startedAtMs: 1_700_000_000_010, exit: execExit },
+      { execId: "e1", pid: 4712, startedAtMs: 1_700_000_000_020, exit: null },
+    ],
+  },
+  attach: { terminal: false },
+  resize: {},
+  pause: {},
+  resume: {},
+  update: {},
+  stats: {
+    readAtMs: 1_700_000_001_000,
+    cpu: {
+      totalNs: 3_000_000,
+      userNs: 2_000_000,
+      systemNs: 1_000_000,
+      throttledNs: 0,
+      periods: 0,
+      throttledPeriods: 0,
+    },
+    systemCpuNs: 9_000_000_000,
+    onlineCpus: 2,
+    memory: { usageBytes: 2_097_152, inactiveFileBytes: 4096, limitBytes: 67_108_864 },
+    pids: { current: 2, limit: 100 },
+    block: { readBytes: 4096, writeBytes: 0, reads: 1, writes: 0 },
+    networks: [
+      {
+        name: "eth0",
+        rxBytes: 1500,
+        rxPackets: 10,
+        rxErrors: 0,
+        rxDropped: 0,
+        txBytes: 700,
+        txPackets: 7,
+        txErrors: 0,
+        txDropped: 0,
+      },
+    ],
+  },
+  logs: {},
 };
 
 const failures: readonly NativeReply[] = [
@@ -262,14 +347,7 @@ const events: readonly NativeEvent[] = [
     finishedAtMs: 1_700_000_001_000,
   },
   { event: "oom", containerId },
-  {
-    event: "exec-exit",
-    containerId,
-    execId: "e1",
-    exitCode: 143,
-    signal: "SIGTERM",
-    finishedAtMs: 1_700_000_001_000,
-  },
+  { event: "exec-exit", containerId, execId: "e1", ...execExit },
   { event: "health", containerId, status: "unhealthy" },
 ];
 

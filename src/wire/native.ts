@@ -144,6 +144,65 @@ export interface NativeExit {
   readonly finishedAtMs: number;
 }
 
+/** A further process in a container. With a stream the connection becomes that stream (NativeClient.stream). */
+export interface NativeExec {
+  readonly containerId: string;
+  /** The caller's name for it; unique in the container. */
+  readonly execId: string;
+  readonly process: OciProcess;
+  readonly consoleSize: NativeConsoleSize | null;
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+}
+export interface NativeExecState {
+  readonly execId: string;
+  /** In the core's pid namespace; 0 once it has ended. */
+  readonly pid: number;
+  readonly startedAtMs: number;
+  /** Null while it runs. */
+  readonly exit: NativeExecExit | null;
+}
+/** What a container uses; counters count from its start. */
+export interface NativeStats {
+  readonly readAtMs: number;
+  readonly cpu: {
+    readonly totalNs: number;
+    readonly userNs: number;
+    readonly systemNs: number;
+    readonly throttledNs: number;
+    readonly periods: number;
+    readonly throttledPeriods: number;
+  };
+  /** Time of all processors of the machine together, idle or not. */
+  readonly systemCpuNs: number;
+  readonly onlineCpus: number;
+  /** What docker shows as used is `usageBytes` less `inactiveFileBytes`. */
+  readonly memory: {
+    readonly usageBytes: number;
+    readonly inactiveFileBytes: number;
+    readonly limitBytes: number;
+  };
+  readonly pids: { readonly current: number; readonly limit: number | null };
+  readonly block: {
+    readonly readBytes: number;
+    readonly writeBytes: number;
+    readonly reads: number;
+    readonly writes: number;
+  };
+  /** Devices of the container's own network namespace, without `lo`. */
+  readonly networks: readonly {
+    readonly name: string;
+    readonly rxBytes: number;
+    readonly rxPackets: number;
+    readonly rxErrors: number;
+    readonly rxDropped: number;
+    readonly txBytes: number;
+    readonly txPackets: number;
+    readonly txErrors: number;
+    readonly txDropped: number;
+  }[];
+}
 export interface NativeExecExit {
   /** 0..255; 128+signal when killed by one. */
   readonly exitCode: number;
@@ -274,6 +333,56 @@ export type NativeRequest = {
   | { readonly call: "state"; readonly containerId: string }
   | { readonly call: "list" }
   | { readonly call: "pids"; readonly containerId: string }
+  /** Detached on a connection that said hello; with a stream the only request of its own connection. */
+  | ({ readonly call: "exec" } & NativeExec)
+  | {
+      readonly call: "exec-kill";
+      readonly containerId: string;
+      readonly execId: string;
+      readonly signal: string;
+    }
+  | { readonly call: "execs"; readonly containerId: string }
+  /** The only request of its connection, which then carries docker's 8-byte frames (raw bytes with a terminal), and stdin the other way. */
+  | {
+      readonly call: "attach";
+      readonly containerId: string;
+      readonly stdin: boolean;
+      readonly stdout: boolean;
+      readonly stderr: boolean;
+    }
+  /** Without `execId` the container's own terminal. */
+  | {
+      readonly call: "resize";
+      readonly containerId: string;
+      readonly execId: string | null;
+      readonly rows: number;
+      readonly columns: number;
+    }
+  | { readonly call: "pause"; readonly containerId: string }
+  | { readonly call: "resume"; readonly containerId: string }
+  /** What is null stays as it is. */
+  | {
+      readonly call: "update";
+      readonly containerId: string;
+      readonly resources: OciSpec["linux"]["resources"];
+    }
+  | { readonly call: "stats"; readonly containerId: string }
+  /** The only request of its connection, which then carries docker's 8-byte frames, one a record. */
+  | {
+      readonly call: "logs";
+      readonly containerId: string;
+      readonly stdout: boolean;
+      readonly stderr: boolean;
+      /** On after the end of the file, until the container has ended. */
+      readonly follow: boolean;
+      /** Records from the end, before any other filter; null: all. */
+      readonly tail: number | null;
+      /** Decimal nanoseconds since the epoch. */
+      readonly sinceNs: string | null;
+      readonly untilNs: string | null;
+      /** Each record begins with its time (RFC 3339) and a space. */
+      readonly timestamps: boolean;
+    }
   /** Applied in order; goes on after a failure and tells each one. */
   | { readonly call: "network"; readonly ops: readonly NetworkOp[] }
   | { readonly call: "network-dump" }
@@ -312,6 +421,16 @@ export interface NativeResults {
   readonly state: NativeContainer;
   readonly list: { readonly containers: readonly NativeContainer[] };
   readonly pids: { readonly pids: readonly number[] };
+  readonly exec: { readonly pid: number };
+  readonly "exec-kill": Record<string, never>;
+  readonly execs: { readonly execs: readonly NativeExecState[] };
+  readonly attach: { readonly terminal: boolean };
+  readonly resize: Record<string, never>;
+  readonly pause: Record<string, never>;
+  readonly resume: Record<string, never>;
+  readonly update: Record<string, never>;
+  readonly stats: NativeStats;
+  readonly logs: Record<string, never>;
   /** One for each op, in order; null is success. */
   readonly network: { readonly failures: readonly (NativeFailure | null)[] };
   readonly "network-dump": { readonly sandboxes: readonly NativeSandbox[] };

@@ -450,3 +450,57 @@ fn limits_change_while_it_runs_and_stats_tell_them() {
     client.delete("a");
     core.expect_clean();
 }
+
+#[test]
+fn seccomp_profiles_hold_for_the_program_and_for_execs() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["sethostname"], "action": "SCMP_ACT_KILL", "includes": {"caps": ["CAP_SYS_ADMIN"]}}
+        ]
+    });
+    let cases = [
+        ("usual", json!("default"), "2"),
+        ("own", json!({"profile": profile.to_string()}), "2"),
+        ("free", json!("unconfined"), "0"),
+    ];
+    for (id, seccomp, mode) in cases {
+        let script = "grep ^Seccomp: /proc/self/status; mkdir /made && echo made; sleep 1000";
+        let mut create = core.create(id, &["sh", "-c", script]);
+        create["seccomp"] = seccomp;
+        begin(&core, &mut client, create);
+        let line = format!("Seccomp:\t{mode}\n");
+        until("its mode is told", || core.log_text(id).contains(&line));
+        let mut exec = Stream::open(
+            &core,
+            core.exec(id, "e", &["grep", "^Seccomp:", "/proc/self/status"]),
+        );
+        assert_eq!(exec.rest().0, line, "{id}");
+        let made = Stream::open(&core, core.exec(id, "m", &["mkdir", "/second"])).rest();
+        assert_eq!(
+            made.1.contains("not permitted"),
+            id == "own",
+            "{id}: {made:?}"
+        );
+    }
+    let mut bad = core.create("bad", &["true"]);
+    bad["seccomp"] = json!({"profile": "{"});
+    let refused = client.fails(bad);
+    assert!(
+        refused["doing"]
+            .as_str()
+            .expect("doing")
+            .contains("seccomp"),
+        "{refused}"
+    );
+    for id in ["usual", "own", "free"] {
+        client.delete(id);
+    }
+    core.expect_clean();
+}

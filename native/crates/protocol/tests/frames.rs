@@ -2,8 +2,10 @@
 
 use serde_json::{Value, from_value, json, to_value};
 use shoal_protocol::calls::{
-    ById, CallName, Container, Create, Delete, Event, Head, Hello, Kill, reply,
+    Attach, ById, CallName, Container, Create, Delete, Event, Exec, ExecKill, ExecState, Head,
+    Hello, Kill, Logs, Resize, Update, reply,
 };
+use shoal_protocol::stats::Stats;
 use shoal_protocol::{Failure, read_frame, write_frame};
 
 fn frames(name: &str) -> Vec<Value> {
@@ -38,7 +40,7 @@ fn saying(value: Value) -> Value {
 #[test]
 fn every_request_is_read_whole() {
     let requests = frames("requests.json");
-    assert_eq!(requests.len(), 13, "one for each call");
+    assert_eq!(requests.len(), 23, "one for each call");
     for request in requests {
         let head: Head = from_value(request.clone()).expect("head");
         let read = match head.call {
@@ -60,6 +62,15 @@ fn every_request_is_read_whole() {
             }
             CallName::Kill => from_value::<Kill>(request.clone()).map(drop),
             CallName::Delete => from_value::<Delete>(request.clone()).map(drop),
+            CallName::Execs | CallName::Pause | CallName::Resume | CallName::Stats => {
+                from_value::<ById>(request.clone()).map(drop)
+            }
+            CallName::Exec => from_value::<Exec>(request.clone()).map(drop),
+            CallName::ExecKill => from_value::<ExecKill>(request.clone()).map(drop),
+            CallName::Attach => from_value::<Attach>(request.clone()).map(drop),
+            CallName::Resize => from_value::<Resize>(request.clone()).map(drop),
+            CallName::Update => from_value::<Update>(request.clone()).map(drop),
+            CallName::Logs => from_value::<Logs>(request.clone()).map(drop),
             _ => Ok(()),
         };
         assert!(read.is_ok(), "{request}: {read:?}");
@@ -74,6 +85,12 @@ fn every_reply_is_written_as_the_fixture_has_it() {
             if wanted["value"].get("status").is_some() {
                 let container: Container = from_value(wanted["value"].clone()).expect("container");
                 Ok(to_value(container).expect("json"))
+            } else if let Some(execs) = wanted["value"].get("execs") {
+                let execs: Vec<ExecState> = from_value(execs.clone()).expect("execs");
+                Ok(serde_json::json!({"execs": execs}))
+            } else if wanted["value"].get("systemCpuNs").is_some() {
+                let stats: Stats = from_value(wanted["value"].clone()).expect("stats");
+                Ok(to_value(stats).expect("json"))
             } else {
                 Ok(wanted["value"].clone())
             }
