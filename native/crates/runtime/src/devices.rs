@@ -146,7 +146,7 @@ pub fn not_real(doing: &str, error: &io::Error) -> Failure {
     if is(error, libc::ELOOP) || is(error, libc::ENOTDIR) {
         return Failure::invalid(
             doing,
-            "it is a symlink or not a directory in the image; use an image that has a real directory there",
+            "it must be mounted on ordinary directory, and is a symlink or a file in the image; use an image that has a real directory there",
         );
     }
     Failure::io(doing, error)

@@ -1,5 +1,6 @@
 //! The files of a container, from its own mount namespace to the pivot: planned as a whole, then built in the order that runtimes agree on.
 
+use crate::labels::Modules;
 use crate::mounts::{self, Mounter, PlannedMount, Surroundings};
 use crate::sandbox::STAGED;
 use crate::sys::{Calls, Change, mount};
@@ -38,6 +39,7 @@ pub struct Plan {
     /// (`MS_*`, recursive) of `linux.rootfsPropagation`.
     propagation: Option<(u64, bool)>,
     working_directory: Vec<String>,
+    mount_label: String,
     uid_mappings: Vec<IdMapping>,
     gid_mappings: Vec<IdMapping>,
     /// `CLONE_NEW*` of the container's own namespaces, made or joined.
@@ -73,7 +75,11 @@ impl Plan {
     pub fn new(spec: &Spec, source: RootSource, owned: u64) -> Result<Self, Failure> {
         root::validate(&source)?;
         sysctl::validate(&spec.linux.sysctl, owned)?;
-        let mounts = mounts::plan(spec)?;
+        let place = match &source {
+            RootSource::Directory(path) => Some(path.as_path()),
+            RootSource::Overlay(_) | RootSource::Staging(_) => None,
+        };
+        let mounts = mounts::plan(spec, place)?;
         let bound_dev = mounts
             .iter()
             .any(|planned| planned.options.bind && planned.destination == ["dev"]);
@@ -87,8 +93,24 @@ impl Plan {
                 }
                 Ok(parts)
             };
-            paths.iter().map(read).collect()
+            let mut read = paths
+                .iter()
+                .map(read)
+                .collect::<Result<Vec<_>, Failure>>()?;
+            // A path that is named twice is covered once.
+            let mut seen = std::collections::BTreeSet::new();
+            read.retain(|path| seen.insert(path.clone()));
+            Ok(read)
         };
+        if spec.linux.mount_label.contains(['\0', '\n']) {
+            return Err(Failure::invalid(
+                "reading linux.mountLabel",
+                format!(
+                    "{:?} holds a NUL byte or a line's end",
+                    spec.linux.mount_label
+                ),
+            ));
+        }
         let word = &spec.linux.rootfs_propagation;
         let propagation = match (word.as_str(), mount_options::propagation(word)) {
             ("", _) => None,
@@ -112,10 +134,16 @@ impl Plan {
             sysctl: spec.linux.sysctl.clone(),
             propagation,
             working_directory: within::clean(&spec.process.cwd),
+            mount_label: spec.linux.mount_label.clone(),
             uid_mappings: spec.linux.uid_mappings.clone(),
             gid_mappings: spec.linux.gid_mappings.clone(),
             owned,
         })
+    }
+
+    /// What of the configuration is ignored, one line each, for the log.
+    pub fn warnings(&self) -> Vec<String> {
+        mounts::warnings(&self.mounts)
     }
 
     /// Opens, in the caller's user and mount namespace, what the container's first process could not. Nothing is opened
@@ -210,6 +238,10 @@ impl<'a> Filesystem<'a> {
         let mut filled = self.plan.devices.is_none();
         let mut sources = std::mem::take(&mut self.sources.0).into_iter();
         let mut mounter = Mounter::new(self.calls, self.root.as_fd(), self.around, self.plan.owned);
+        // On a machine without SELinux a label is nobody's: runc and crun leave it out too.
+        if !self.plan.mount_label.is_empty() && Modules::of_host(self.calls).selinux {
+            mounter.label = &self.plan.mount_label;
+        }
         let last_dev = self
             .plan
             .mounts

@@ -76,7 +76,7 @@ fn usual() -> Value {
             {"destination": "/etc/hosts", "type": "bind", "source": "/srv/hosts", "options": ["rbind", "rprivate", "ro"]}
         ],
         "linux": {
-            "maskedPaths": ["/proc/kcore", "/proc/asound", "/proc/nothere"],
+            "maskedPaths": ["/proc/kcore", "/proc/asound", "/proc/nothere", "/proc//kcore"],
             "readonlyPaths": ["/proc/sys"],
             "sysctl": {"net.ipv4.ip_forward": "1"}
         }
@@ -528,4 +528,26 @@ fn without_a_mount_namespace_the_hosts_mounts_keep_their_propagation() {
     );
     expect_order(&lines, &["chdir /", "chroot", "chdir to /"]);
     assert!(!lines.contains(&"pivot".to_owned()));
+}
+
+#[test]
+fn a_mount_label_without_selinux_is_left_out() {
+    let fake = Recording::new(&[("/dev", DIR)]);
+    let spec = json!({
+        "mounts": [{"destination": "/t", "type": "tmpfs"}],
+        "linux": {"mountLabel": "system_u:object_r:svirt_sandbox_file_t:s0"}
+    });
+    position(&built(&fake, spec), "new tmpfs ");
+}
+
+#[test]
+fn data_of_a_bind_is_ignored_with_a_warning() {
+    let spec = json!({"mounts": [{"destination": "/v", "type": "bind", "source": "/x", "options": ["bind", "mode=755"]}]});
+    let warnings = plan(spec.clone(), ALL).expect("plan").warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("mode"),
+        "{warnings:?}"
+    );
+    let fake = Recording::new(&[("/dev", DIR), ("host:/x", DIR)]);
+    position(&built(&fake, spec), "attach copy(host:/x) to /v");
 }

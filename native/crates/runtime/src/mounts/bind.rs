@@ -5,7 +5,7 @@ use crate::mount_options::Options;
 use crate::sys::{self, Calls, Change};
 use crate::sysctl::PROC_SUPER_MAGIC;
 use crate::within::{self, Kind};
-use shoal_protocol::{Failure, oci::IdMapping};
+use shoal_protocol::{Failure, FailureCode, oci::IdMapping};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -122,7 +122,13 @@ pub fn source_tree(
     mappings: Option<(&[IdMapping], &[IdMapping])>,
     owners: MakeOwners,
 ) -> Result<Option<OwnedFd>, Failure> {
-    let source = open_source(calls, planned)?;
+    let source = match open_source(calls, planned) {
+        // An earlier mount of the container may bring it, below its root.
+        Err(failure) if mappings.is_none() && failure.code == FailureCode::Invalid => {
+            return Ok(None);
+        }
+        other => other?,
+    };
     let doing = || {
         format!(
             "binding {:?} to {:?}",

@@ -7,7 +7,7 @@ mod planned;
 mod typed;
 
 pub use bind::source_tree;
-pub use planned::{MOUNTS_MAX, PlannedMount, plan};
+pub use planned::{MOUNTS_MAX, PlannedMount, plan, warnings};
 
 use crate::sys::{self, Calls, Change, file};
 use crate::sysctl::PROC_SUPER_MAGIC;
@@ -53,6 +53,8 @@ pub struct Mounter<'a> {
     pub around: &'a Surroundings,
     /// `CLONE_NEW*` of the container's own namespaces.
     pub owned: u64,
+    /// SELinux's label of every file system that is made (`context=`); empty without.
+    pub label: &'a str,
     /// File systems that become read-only once everything that is made in them is there.
     late_readonly: Vec<OwnedFd>,
     /// Which of `REAL` have been seen to be no links.
@@ -79,6 +81,7 @@ impl<'a> Mounter<'a> {
             root,
             around,
             owned,
+            label: "",
             late_readonly: Vec::new(),
             seen: [false; REAL.len()],
         }

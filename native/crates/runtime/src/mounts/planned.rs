@@ -5,6 +5,7 @@ use crate::mount_options::{self, Options};
 use crate::within;
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{IdMapping, Mount, Spec};
+use std::path::Path;
 
 /// Most mounts of one container; a mount namespace of the kernel holds 100,000.
 pub const MOUNTS_MAX: usize = 4096;
@@ -31,7 +32,8 @@ impl PlannedMount {
 }
 
 /// Reads the mounts; every refusal names the mount and what is wrong with it.
-pub fn plan(spec: &Spec) -> Result<Vec<PlannedMount>, Failure> {
+/// `root` is the root's directory on the host, where it has one: a destination may be written from there.
+pub fn plan(spec: &Spec, root: Option<&Path>) -> Result<Vec<PlannedMount>, Failure> {
     if spec.mounts.len() > MOUNTS_MAX {
         return Err(Failure::invalid(
             "reading mounts",
@@ -43,18 +45,18 @@ pub fn plan(spec: &Spec) -> Result<Vec<PlannedMount>, Failure> {
     }
     spec.mounts
         .iter()
-        .map(|mount| planned(mount, spec))
+        .map(|mount| planned(mount, spec, root))
         .collect()
 }
 
-fn planned(mount: &Mount, spec: &Spec) -> Result<PlannedMount, Failure> {
+fn planned(mount: &Mount, spec: &Spec, root: Option<&Path>) -> Result<PlannedMount, Failure> {
     let refuse = |why: String| {
         Err(Failure::invalid(
             format!("reading the mount on {:?}", mount.destination),
             why,
         ))
     };
-    let destination = destination(&mount.destination)?;
+    let destination = destination(&mount.destination, root)?;
     let mut options = mount_options::parse(&mount.destination, &mount.options)?;
     options.bind |= mount.kind == "bind";
     for text in [&mount.source, &mount.kind] {
@@ -84,11 +86,6 @@ fn planned(mount: &Mount, spec: &Spec) -> Result<PlannedMount, Failure> {
             "idmap needs uidMappings and gidMappings, of the mount or of the container".into(),
         );
     }
-    let label = &spec.linux.mount_label;
-    let labelled = !matches!(mount.kind.as_str(), "proc" | "sysfs" | "cgroup" | "cgroup2");
-    if !label.is_empty() && !options.bind && labelled && !options.has_data("context") {
-        options.data.push(("context".into(), Some(label.clone())));
-    }
     Ok(PlannedMount {
         mount: mount.clone(),
         options,
@@ -96,8 +93,25 @@ fn planned(mount: &Mount, spec: &Spec) -> Result<PlannedMount, Failure> {
     })
 }
 
-/// A relative destination is from the root (runtime-spec "Mounts": deprecated, still to be taken).
-fn destination(path: &str) -> Result<Vec<String>, Failure> {
+/// What of the mounts is ignored, for warnings: data that a bind cannot tell any file system.
+pub fn warnings(mounts: &[PlannedMount]) -> Vec<String> {
+    mounts
+        .iter()
+        .filter(|planned| planned.options.bind)
+        .flat_map(|planned| {
+            planned.options.data.iter().map(|(key, _)| {
+                format!(
+                    "the mount on {:?} is a bind: its option {key:?} has no meaning and is ignored",
+                    planned.mount.destination
+                )
+            })
+        })
+        .collect()
+}
+
+/// A relative destination is from the root (runtime-spec "Mounts": deprecated, still to be taken), and one that begins with the root's
+/// own path is taken as below it, as runc does.
+fn destination(path: &str, root: Option<&Path>) -> Result<Vec<String>, Failure> {
     let doing = "reading mounts.destination";
     let absolute = if path.starts_with('/') || path.is_empty() {
         path.to_owned()
@@ -105,6 +119,15 @@ fn destination(path: &str) -> Result<Vec<String>, Failure> {
         format!("/{path}")
     };
     let parts = within::components(doing, &absolute)?;
+    let inner = root
+        .map(Path::components)
+        .map(|root| root.skip(1).map(|part| part.as_os_str()))
+        .filter(|root| {
+            let root: Vec<_> = root.clone().collect();
+            parts.len() > root.len() && root.iter().zip(&parts).all(|(a, b)| *a == b.as_str())
+        })
+        .map_or(0, Iterator::count);
+    let parts = parts[inner..].to_vec();
     if parts.is_empty() {
         return Err(Failure::invalid(
             doing,
@@ -148,7 +171,10 @@ mod tests {
 
     fn plan_of(mounts: Value) -> Result<Vec<PlannedMount>, Failure> {
         let spec = json!({"mounts": mounts});
-        plan(&serde_json::from_value(spec).expect("spec"))
+        plan(
+            &serde_json::from_value(spec).expect("spec"),
+            Some(Path::new("/srv/root")),
+        )
     }
 
     #[test]
@@ -159,11 +185,15 @@ mod tests {
             {"destination": "/proc/cpuinfo", "type": "bind", "source": "/srv/cpuinfo"},
             {"destination": "/tmp", "type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b"]},
             {"destination": "/dev", "options": ["remount", "ro"]},
+            {"destination": "/srv/root/mnt/x", "type": "tmpfs"},
+            {"destination": "/srv/rootx", "type": "tmpfs"},
         ]))
         .expect("plan");
         assert_eq!(planned[1].destination, ["data"]);
         assert!(planned[1].options.bind && planned[2].options.bind);
         assert_eq!(planned[3].options.data.len(), 1);
+        assert_eq!(planned[5].destination, ["mnt", "x"]);
+        assert_eq!(planned[6].destination, ["srv", "rootx"]);
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Mounter<'_> {
         let target = self.target(planned, Kind::Directory)?;
         let mut options = planned.options.clone();
         options.set |= options.set_recursive;
+        let labelled = !matches!(kind, "proc" | "sysfs") && !options.has_data("context");
+        if labelled && !self.label.is_empty() {
+            options
+                .data
+                .push(("context".into(), Some(self.label.to_owned())));
+        }
         if !BY_DESCRIPTOR.contains(&kind) {
             return self
                 .classic(planned, &options, target.fd.as_fd())
