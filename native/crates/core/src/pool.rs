@@ -4,7 +4,8 @@
 //! There is one template at a time, learned from what is asked for; anything else is made cold.
 
 use shoal_protocol::oci::Spec;
-use std::os::fd::OwnedFd;
+use shoal_runtime::sys::process;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,18 @@ pub struct Sandbox {
     /// Its directory, locked by the monitor.
     pub path: PathBuf,
     pub control: OwnedFd,
+}
+
+impl Sandbox {
+    /// Whether its monitor is there: nothing is said before it is used, so that there is something to read only at its end.
+    fn is_alive(&self) -> bool {
+        let mut fds = [libc::pollfd {
+            fd: self.control.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
+        process::poll(&mut fds, 0).is_ok_and(|ready| ready == 0)
+    }
 }
 
 /// One sandbox to be made.
@@ -102,6 +115,17 @@ impl Pool {
         if state.template.as_ref() == Some(&template) {
             state.other = None;
             state.failures = state.failures.min(FAILURES_MAX - 1);
+            let taken = state.ready.pop()?;
+            if taken.is_alive() {
+                return Some(taken);
+            }
+            // Whatever killed it may have killed others.
+            let (alive, dead) = std::mem::take(&mut state.ready)
+                .into_iter()
+                .partition(Sandbox::is_alive);
+            state.ready = alive;
+            left.push(taken);
+            left.extend::<Vec<Sandbox>>(dead);
             return state.ready.pop();
         }
         let seen = match state.other.take() {
@@ -176,6 +200,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_runtime::sys::socket;
 
     fn template(name: &str) -> Spec {
         Spec {
@@ -184,11 +209,32 @@ mod tests {
         }
     }
 
+    /// A sandbox and its monitor's end.
+    fn pair(name: &str) -> (Sandbox, OwnedFd) {
+        let (control, theirs) = socket::pair().expect("pair");
+        let path = name.into();
+        (Sandbox { path, control }, theirs)
+    }
+
     fn sandbox(name: &str) -> Sandbox {
-        Sandbox {
-            path: name.into(),
-            control: std::fs::File::open("/dev/null").expect("null").into(),
+        let (sandbox, theirs) = pair(name);
+        std::mem::forget(theirs);
+        sandbox
+    }
+
+    #[test]
+    fn take_passes_over_the_dead_and_gives_them_back() {
+        let pool = Pool::new(3);
+        take(&pool, "a");
+        let order = pool.next().expect("order");
+        let mut monitors = Vec::new();
+        for name in ["one", "two", "three"] {
+            let (sandbox, theirs) = pair(name);
+            pool.add(&order, sandbox).expect("wanted");
+            monitors.push(theirs);
         }
+        monitors.truncate(1);
+        assert_eq!(take(&pool, "a"), (Some("one".into()), 2));
     }
 
     fn take(pool: &Pool, name: &str) -> (Option<PathBuf>, usize) {

@@ -277,9 +277,20 @@ impl Subject {
 
     /// Finds out what became of it, ends it and deletes it. `killed` are the pids that were.
     fn settle(&self, core: &Core, client: &mut Client, killed: &[i32], told: &str) {
-        let again = client.call(self.create(core));
-        if again["ok"] == true {
-            // It was not there, and now there is another of its name.
+        // Somebody else's call may still be making or deleting it. That it is gone is shown by another that can have its name.
+        let mut gone = false;
+        until(&format!("{told}: {} there or gone", self.id), || {
+            let state = client.call(json!({"call": "state", "containerId": self.id}));
+            if state["ok"] == true {
+                if self.step == Step::DeleteAsked {
+                    client.call(json!({"call": "delete", "containerId": self.id, "force": true}));
+                }
+                return self.step != Step::DeleteAsked;
+            }
+            gone = client.call(self.create(core))["ok"] == true;
+            gone
+        });
+        if gone {
             assert!(
                 matches!(self.step, Step::CreateAsked | Step::DeleteAsked),
                 "{told}: {} was lost",
@@ -288,35 +299,9 @@ impl Subject {
             client.delete(&self.id);
             return;
         }
-        if again["code"] != "already-exists" {
-            // What stands in the way of its name is its own former group or root, while it is being deleted.
-            assert_eq!(self.step, Step::DeleteAsked, "{told}: {again}");
-        }
-        // A creation or deletion that somebody else's call has begun is waited for.
-        until("a container that is there or gone", || {
-            let state = client.call(json!({"call": "state", "containerId": self.id}));
-            if state["ok"] == true {
-                return self.step != Step::DeleteAsked
-                    || state["value"]["status"] == "stopped"
-                    || {
-                        client
-                            .call(json!({"call": "delete", "containerId": self.id, "force": true}));
-                        false
-                    };
-            }
-            let list = client.ok(json!({"call": "list"})).to_string();
-            self.step >= Step::DeleteAsked && !list.contains(&format!("\"{}\"", self.id))
-        });
-        let state = client.call(json!({"call": "state", "containerId": self.id}));
-        if state["ok"] != true {
-            return;
-        }
-        if self.step == Step::DeleteAsked {
-            client.call(json!({"call": "delete", "containerId": self.id, "force": true}));
-            return;
-        }
+        let state = client.by_id("state", &self.id);
         let (monitor, init) = processes_of(core, &self.id);
-        if state["value"]["status"] == "created" {
+        if state["status"] == "created" {
             // A start may still be under way in the monitor; either way it gets going.
             client.call(json!({"call": "start", "containerId": self.id}));
         }

@@ -136,5 +136,5 @@ fn build(
     let mut files = Filesystem::take_staged(&Kernel, &plan.files, orders.around, root, sources)?;
     files.mount_others()?;
     files.finish_others()?;
-    files.enter(false)
+    files.enter_over_staged()
 }

@@ -434,6 +434,19 @@ impl<'a> Filesystem<'a> {
         self.calls.change_dir_to_root()
     }
 
+    /// After `take_staged`: the root goes over the staged one, an empty file system of the sandbox's own. Unmounting that instead would
+    /// wait for an RCU grace period of the kernel.
+    pub(crate) fn enter_over_staged(self) -> Result<(), Failure> {
+        let act = || -> io::Result<()> {
+            let staged = self.calls.open("/", libc::O_PATH | libc::O_DIRECTORY)?;
+            self.calls.change_dir(self.root.as_fd())?;
+            self.calls.attach(self.root.as_fd(), staged.as_fd())?;
+            self.calls.change_root_here()?;
+            self.calls.change_dir_to_root()
+        };
+        doing("entering the root", act())
+    }
+
     fn move_over(&self) -> Result<(), Failure> {
         let act = || -> io::Result<()> {
             let host = self.calls.open("/", libc::O_PATH | libc::O_DIRECTORY)?;
