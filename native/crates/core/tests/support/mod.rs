@@ -93,7 +93,7 @@ impl Core {
             own_mounts.push(at);
         }
         let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
-        let child = spawn(&prefix, &dir, &name);
+        let child = spawn(&prefix, &dir, &name, pool_of(&own_mounts));
         let core = Self {
             dir,
             name,
@@ -124,7 +124,8 @@ impl Core {
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.prefix, &self.dir, &self.name);
+        let pool = pool_of(&self.own_mounts);
+        self.child = spawn(&self.prefix, &self.dir, &self.name, pool);
         self.wait_up();
     }
 
@@ -401,7 +402,12 @@ pub fn mount_tmpfs(at: &Path, options: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-fn spawn(prefix: &[String], dir: &Path, name: &str) -> Child {
+/// Sandboxes that a core of a test keeps. None on a small disk, whose last inodes a test counts.
+fn pool_of(own_mounts: &[PathBuf]) -> u64 {
+    rounds("SHOAL_POOL", if own_mounts.is_empty() { 2 } else { 0 })
+}
+
+fn spawn(prefix: &[String], dir: &Path, name: &str, pool: u64) -> Child {
     let binary = env!("CARGO_BIN_EXE_shoal-core").to_owned();
     let words: Vec<&String> = prefix.iter().chain([&binary]).collect();
     Command::new(words[0])
@@ -414,7 +420,7 @@ fn spawn(prefix: &[String], dir: &Path, name: &str) -> Child {
         .arg("--cgroup-parent")
         .arg(format!("/{name}"))
         .arg("--pool")
-        .arg(rounds("SHOAL_POOL", 2).to_string())
+        .arg(pool.to_string())
         .stdin(Stdio::null())
         .spawn()
         .expect("shoal-core starts")
