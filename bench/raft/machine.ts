@@ -2,10 +2,13 @@
 
 /** At the head of an entry: the tag of the process that proposed it, and its number there. */
 export const reservedBytes = 8;
+/** Key length (one byte) and value length (four) of a row. */
+const rowHeadBytes = 1 + 4;
 
 /** Entries are tag, number, key length (one byte), key, value. */
 export class KeyValueMachine {
-  readonly #values: Map<string, Buffer> = new Map();
+  /** Rows as they stand in a snapshot, so that one is made by copying: key length, key, value length, value. */
+  readonly #rows: Map<string, Buffer> = new Map();
 
   /** Writes what the entry says; its number if it carries `ownTag`, else null. */
   apply(data: Uint8Array, ownTag: number): number | null {
@@ -13,46 +16,44 @@ export class KeyValueMachine {
     const keyBytes = entry.readUInt8(reservedBytes);
     const key = entry.toString("latin1", reservedBytes + 1, reservedBytes + 1 + keyBytes);
     const from = reservedBytes + 1 + keyBytes;
-    const old = this.#values.get(key);
+    const rowBytes = rowHeadBytes + keyBytes + entry.length - from;
+    let row = this.#rows.get(key);
     // In place where it fits: the entry's own buffer is much more than the value, and would be held by it.
-    if (old !== undefined && old.length === entry.length - from) entry.copy(old, 0, from);
-    else {
-      const value = Buffer.allocUnsafeSlow(entry.length - from);
-      entry.copy(value, 0, from);
-      this.#values.set(key, value);
+    if (row === undefined || row.length !== rowBytes) {
+      row = Buffer.allocUnsafeSlow(rowBytes);
+      entry.copy(row, 0, reservedBytes, from);
+      row.writeUInt32BE(entry.length - from, 1 + keyBytes);
+      this.#rows.set(key, row);
     }
+    entry.copy(row, rowHeadBytes + keyBytes, from);
     return entry.readUInt32BE(0) === ownTag ? entry.readUInt32BE(4) : null;
   }
 
   get(key: string): Buffer | null {
-    return this.#values.get(key) ?? null;
+    return this.#rows.get(key)?.subarray(rowHeadBytes + key.length) ?? null;
   }
 
   save(): Uint8Array {
     let bytes = 0;
-    for (const [key, value] of this.#values) bytes += 5 + key.length + value.length;
-    const out = Buffer.allocUnsafeSlow(bytes);
+    for (const row of this.#rows.values()) bytes += row.length;
+    const out = new Uint8Array(bytes);
     let at = 0;
-    for (const [key, value] of this.#values) {
-      at = out.writeUInt8(key.length, at);
-      at += out.write(key, at, "latin1");
-      at = out.writeUInt32BE(value.length, at);
-      at += value.copy(out, at);
+    for (const row of this.#rows.values()) {
+      out.set(row, at);
+      at += row.length;
     }
     return out;
   }
 
   load(snapshot: Uint8Array): void {
-    this.#values.clear();
+    this.#rows.clear();
     const from = asBuffer(snapshot);
     for (let at = 0; at < from.length; ) {
       const keyBytes = from.readUInt8(at);
-      const key = from.toString("latin1", at + 1, at + 1 + keyBytes);
-      at += 1 + keyBytes;
-      const end = at + 4 + from.readUInt32BE(at);
-      const value = Buffer.allocUnsafeSlow(end - at - 4);
-      from.copy(value, 0, at + 4, end);
-      this.#values.set(key, value);
+      const end = at + rowHeadBytes + keyBytes + from.readUInt32BE(at + 1 + keyBytes);
+      const row = Buffer.allocUnsafeSlow(end - at);
+      from.copy(row, 0, at, end);
+      this.#rows.set(row.toString("latin1", 1, 1 + keyBytes), row);
       at = end;
     }
   }

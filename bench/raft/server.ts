@@ -14,6 +14,7 @@ import { systemRandom } from "../../src/io/system-random.ts";
 import { present } from "../../src/lib/assert.ts";
 import { electionTicks, heartbeatTicks, tickMs } from "../../src/manager/limits.ts";
 import { createRaftDriver } from "../../src/manager/raft-driver.ts";
+import { snapshotDue } from "../../src/manager/snapshot-due.ts";
 import { createRaft } from "../../src/raft/core.ts";
 import { RAFT_DEFAULTS } from "../../src/raft/limits.ts";
 import type { PeerId, SavedState } from "../../src/raft/types.ts";
@@ -180,7 +181,8 @@ function turned(): void {
       for (const asked of round) answer(asked, statusRefused, null);
     reads.clear();
   }
-  if (driver.applied - snapshotIndex >= snapshotCount && !driver.compacting) {
+  const { voters } = status.membership;
+  if (!driver.compacting && snapshotDue(driver.applied, snapshotIndex, snapshotCount, id, voters)) {
     snapshotIndex = driver.applied;
     const snapshot = {
       index: driver.applied,

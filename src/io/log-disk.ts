@@ -9,8 +9,11 @@ import { type SyncThread, startSyncThread } from "./sync-thread.ts";
 export interface LogFile {
   /** Hands the bytes to the operating system at once, and keeps none of them; they are durable only after sync(). Throws the system's error. */
   write(bytes: Uint8Array, offset: number): void;
-  /** Resolves when everything written is on the device. Rejects with the system's error; then nothing is known of it. */
-  sync(): Promise<void>;
+  /**
+   * Resolves when everything written is on the device. Rejects with the system's error; then nothing is known of it.
+   * With `patient` the event loop may be held up for it, for at most patienceMs (sync-thread.ts).
+   */
+  sync(patient?: boolean): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -104,7 +107,7 @@ function logFile(fd: number, thread: () => SyncThread): LogFile {
         done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
       }
     },
-    sync: () => thread().sync(fd),
+    sync: (patient) => thread().sync(fd, patient),
     close: () => closeFd(fd),
   };
 }

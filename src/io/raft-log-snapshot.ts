@@ -20,8 +20,23 @@ export interface SnapshotFrame {
   readonly payload: Uint8Array;
 }
 
-/** The bytes of the file of `snapshot`. */
+/** Bytes that are summed up in one go, about half a millisecond of work. */
+const SLICE_BYTES = 256 * 1024;
+
+/** The bytes of the file of `snapshot`, at once. */
 export function encodeSnapshot(snapshot: Snapshot, key: LogKey | null): Uint8Array {
+  const encoding = encodingSnapshot(snapshot, key);
+  for (;;) {
+    const step = encoding.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** The same in slices: summing up megabytes in one go would hold up every write that waits for its answer. */
+export function* encodingSnapshot(
+  snapshot: Snapshot,
+  key: LogKey | null,
+): Generator<undefined, Uint8Array> {
   const membership = new TextEncoder().encode(JSON.stringify(snapshot.membership));
   const plainBytes = membership.length + snapshot.data.length;
   const bytes = new Uint8Array(HEADER_BYTES + plainBytes + (key?.sealBytes ?? 0));
@@ -38,7 +53,12 @@ export function encodeSnapshot(snapshot: Snapshot, key: LogKey | null): Uint8Arr
   plain.set(membership);
   plain.set(snapshot.data, membership.length);
   key?.seal(plain, boundOf(bytes), payload);
-  view.setUint32(8, crc32c(bytes.subarray(12), crc32c(bytes.subarray(0, 8))), true);
+  let sum = crc32c(bytes.subarray(0, 8));
+  for (let from = 12; from < bytes.length; from += SLICE_BYTES) {
+    yield;
+    sum = crc32c(bytes.subarray(from, from + SLICE_BYTES), sum);
+  }
+  view.setUint32(8, sum, true);
   return bytes;
 }
 

@@ -25,7 +25,7 @@ import {
   segmentName,
   snapshotName,
 } from "./raft-log-recovery.ts";
-import { encodeSnapshot } from "./raft-log-snapshot.ts";
+import { encodingSnapshot } from "./raft-log-snapshot.ts";
 
 /** Saves and compactions that may wait for their turn; the driver bounds them by bytes long before. */
 export const WAITING_MAX = 1024;
@@ -41,6 +41,8 @@ export interface WriterOptions {
   readonly freeMarginBytes: number;
   readonly unlock: () => Promise<void>;
   readonly cipher: LogCipher | null;
+  /** Resolves in a later turn of the event loop: between the slices of long work. */
+  readonly nextTurn: () => Promise<void>;
 }
 interface Settled {
   readonly resolve: () => void;
@@ -354,7 +356,9 @@ export class DiskLog implements RaftLog {
     if (header !== null) buffer.set(header);
     encodeRecord(record, buffer.subarray(lead), this.#keyOfLast());
     this.#file.write(buffer, this.#writeAt - lead);
-    await this.#file.sync();
+    // One entry, and nobody behind it: who has one write at a time has nothing else to do meanwhile.
+    const patient = entries.length <= 1 && this.#waiting.length === 0;
+    await this.#file.sync(patient);
     this.#writeAt += bytes;
     this.#nextRecord += 1;
     this.#commitUnsaved = false;
@@ -413,11 +417,19 @@ export class DiskLog implements RaftLog {
   async #writeSnapshot(snapshot: Snapshot): Promise<string | null> {
     const name = snapshotName(snapshot);
     const key = this.#options.cipher?.current ?? null;
-    const bytes = encodeSnapshot(snapshot, key);
+    const bytes = await this.#inSlices(encodingSnapshot(snapshot, key));
     await this.#disk.create(`${name}.tmp`, bytes, bytes.length);
     await this.#disk.rename(`${name}.tmp`, name);
     await this.#disk.syncDirectory();
     return key?.id ?? null;
+  }
+
+  async #inSlices(work: Generator<undefined, Uint8Array>): Promise<Uint8Array> {
+    for (;;) {
+      const step = work.next();
+      if (step.done === true) return step.value;
+      await this.#options.nextTurn();
+    }
   }
 
   async #writeOwnSnapshot(snapshot: Snapshot): Promise<string | null> {

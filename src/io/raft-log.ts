@@ -1,4 +1,5 @@
 /** The durable Raft log: where it is opened, on a directory of this machine or on any LogDisk. */
+import { setImmediate } from "node:timers/promises";
 import { assert, present } from "../lib/assert.ts";
 import type { Log } from "../lib/log.ts";
 import type { Storage } from "../raft/types.ts";
@@ -44,6 +45,8 @@ export interface RaftLogOptions {
   readonly unlock?: () => Promise<void>;
   /** Without it nothing is sealed, and a log that is cannot be read. */
   readonly cipher?: LogCipher | null;
+  /** See WriterOptions; without it nothing else gets a turn between the slices. */
+  readonly nextTurn?: () => Promise<void>;
 }
 
 /**
@@ -66,7 +69,7 @@ export async function openRaftLog(options: {
       await release();
     };
     try {
-      return await openLogOn(disk, log, { unlock, cipher });
+      return await openLogOn(disk, log, { unlock, cipher, nextTurn: setImmediate });
     } catch (error) {
       await release();
       throw error;
@@ -101,6 +104,7 @@ export async function openLogOn(
     freeMarginBytes: options.freeMarginBytes ?? FREE_MARGIN_BYTES,
     unlock: options.unlock ?? (async () => {}),
     cipher,
+    nextTurn: options.nextTurn ?? (async () => {}),
   });
 }
 

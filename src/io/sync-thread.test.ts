@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import { startSyncThread } from "./sync-thread.ts";
+import { patienceMs, startSyncThread } from "./sync-thread.ts";
 
 test("syncs are answered in the order they were asked for, a failed one with its code", async () => {
   const directory = await mkdtemp(join(tmpdir(), "shoal-sync-"));
@@ -44,3 +44,55 @@ test("who waits when the thread ends is told", async () => {
   expect(outcomes.every((it) => it === undefined || String(it).includes("has ended"))).toBe(true);
   await expect(thread.sync(fd)).rejects.toThrow("has ended");
 });
+
+test("who is patient hears the same, in the same order, and of errors too", async () => {
+  const { thread, fd } = await threadAndFile();
+  const order: string[] = [];
+  const note = (name: string, fdOf: number, patient: boolean): Promise<void> =>
+    thread.sync(fdOf, patient).then(
+      () => void order.push(name),
+      (error: NodeJS.ErrnoException) => void order.push(`${name} ${error.code}`),
+    );
+  for (let n = 0; n < 100; n += 1) {
+    writeSync(fd, "bytes", 0);
+    await note(`${n}`, fd, true);
+    await note(`${n} bad`, 1_000_000, true);
+    await Promise.all([note(`${n} first`, fd, n % 2 === 0), note(`${n} second`, fd, true)]);
+  }
+  const expected = Array.from({ length: 100 }, (_, n) => [
+    `${n}`,
+    `${n} bad EBADF`,
+    `${n} first`,
+    `${n} second`,
+  ]);
+  expect(order).toEqual(expected.flat());
+});
+
+test("patience ends soon when the device is slow, and is not had again while it is", async () => {
+  const { thread, fd } = await threadAndFile();
+  const chunk = new Uint8Array(16 * 1024 * 1024).fill(1);
+  /** Most of them end in time on a device that is quick, one after the other: the next one is waited for. */
+  for (let n = 0; n < 20; n += 1) await thread.sync(fd, true);
+  for (let n = 0; n < 2; n += 1) {
+    for (let at = 0; at < 8; at += 1) writeSync(fd, chunk, 0, chunk.length, at * chunk.length);
+    const begin = performance.now();
+    const done = thread.sync(fd, true);
+    const heldMs = performance.now() - begin;
+    await done;
+    const wholeMs = performance.now() - begin;
+    // What is left is for a machine that is busy: the thread that sleeps is not run the moment it wakes.
+    if (wholeMs > 20 * patienceMs) expect(heldMs).toBeLessThan(wholeMs / 2);
+  }
+});
+
+async function threadAndFile() {
+  const directory = await mkdtemp(join(tmpdir(), "shoal-sync-"));
+  const fd = openSync(join(directory, "file"), "w");
+  const thread = startSyncThread();
+  onTestFinished(async () => {
+    await thread.close();
+    closeSync(fd);
+    await rm(directory, { recursive: true });
+  });
+  return { thread, fd };
+}

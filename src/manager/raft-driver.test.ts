@@ -413,6 +413,13 @@ test(`news of a commit waits ${commitNoticeMs} ms for entries to travel with`, a
   expect(bench.news()).toEqual(["send append 0 commit 2"]);
 });
 
+test("news of a commit that waits for this disk travels with entries too", async () => {
+  const bench = await new Bench().started();
+  expect(await bench.turn({ ...nothing, messages: [append([], 1)] })).toEqual([]);
+  await bench.clock.advance(commitNoticeMs);
+  expect(bench.news()).toEqual(["send append 0 commit 1"]);
+});
+
 test("a read is answered when what it must see is applied", async () => {
   const bench = await new Bench().started();
   expect(await bench.turn({ ...nothing, reads: [{ readId: 7, index: 2 }] })).toEqual([]);

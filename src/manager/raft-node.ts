@@ -21,6 +21,7 @@ import { diskLookMs, diskReserveBytes, tickMs } from "./limits.ts";
 import { createRaftDriver } from "./raft-driver.ts";
 import { createProposals } from "./raft-proposals.ts";
 import { createReads } from "./raft-reads.ts";
+import { snapshotDue } from "./snapshot-due.ts";
 
 export interface RaftNodeOptions {
   readonly core: RaftCore;
@@ -139,7 +140,9 @@ export function createRaftNode(options: RaftNodeOptions): RaftNode {
   function snapshotWhenDue(status: RaftStatus): void {
     const applied = store.view().index;
     const { interval, keep } = options.snapshotPolicy();
-    if (applied - lastSnapshotIndex < interval) return;
+    if (!snapshotDue(applied, lastSnapshotIndex, interval, status.id, status.membership.voters)) {
+      return;
+    }
     if (status.applied !== applied) {
       // A leader's snapshot came while these entries were under way; it is newer than ours, and is about to be installed.
       assert(status.firstIndex > applied, "the core and the store have applied the same entries");
