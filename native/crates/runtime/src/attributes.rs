@@ -118,15 +118,69 @@ fn personality(wanted: &oci::Personality) -> Result<u64, Failure> {
     named(&PERSONALITIES, "linux.personality.domain", &wanted.domain)
 }
 
-/// Most CPUs that a list may name, as the kernel's default set holds.
+/// Most CPUs or nodes that a list may name, as the kernel's default sets hold.
 const CPUS_MAX: usize = 1024;
+/// Modes of set_mempolicy(2) by the specification's names.
+const MEMORY_MODES: [(&str, i32); 7] = [
+    ("MPOL_DEFAULT", 0),
+    ("MPOL_PREFERRED", 1),
+    ("MPOL_BIND", 2),
+    ("MPOL_INTERLEAVE", 3),
+    ("MPOL_LOCAL", 4),
+    ("MPOL_PREFERRED_MANY", 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", 6),
+];
+/// Flags of set_mempolicy(2).
+const MEMORY_FLAGS: [(&str, i32); 3] = [
+    ("MPOL_F_STATIC_NODES", 1 << 15),
+    ("MPOL_F_RELATIVE_NODES", 1 << 14),
+    ("MPOL_F_NUMA_BALANCING", 1 << 13),
+];
 
-/// Reads a list of CPUs as cpuset(7) has it: `0-2,5`.
+/// Reads linux.memoryPolicy into the mode (with flags) and nodes that set_mempolicy(2) takes.
+fn memory_policy(wanted: &oci::MemoryPolicy) -> Result<(i32, Vec<usize>), Failure> {
+    let field = "linux.memoryPolicy";
+    let mode = named(&MEMORY_MODES, field, &wanted.mode)?;
+    let flags = wanted
+        .flags
+        .iter()
+        .map(|flag| named(&MEMORY_FLAGS, field, flag))
+        .try_fold(0, |all, flag| flag.map(|flag| all | flag))?;
+    Ok((
+        mode | flags,
+        number_list("linux.memoryPolicy.nodes", &wanted.nodes)?,
+    ))
+}
+
+/// Refuses a memory policy that cannot be, by name.
+pub fn validate_memory_policy(wanted: &oci::MemoryPolicy) -> Result<(), Failure> {
+    memory_policy(wanted).map(drop)
+}
+
+/// Sets the NUMA policy of this process (runtime-spec 1.3, "Memory Policy").
+pub(crate) fn apply_memory_policy(wanted: &oci::MemoryPolicy) -> Result<(), Failure> {
+    let (mode, nodes) = memory_policy(wanted)?;
+    process::set_memory_policy(mode, &nodes).map_err(|error| {
+        Failure::io(
+            format!(
+                "setting linux.memoryPolicy {} on nodes {:?}",
+                wanted.mode, wanted.nodes
+            ),
+            &error,
+        )
+    })
+}
+
 fn cpu_list(field: &str, list: &str) -> Result<Vec<usize>, Failure> {
+    number_list(&format!("process.execCPUAffinity.{field}"), list)
+}
+
+/// Reads a list as cpuset(7) has it: `0-2,5`.
+fn number_list(field: &str, list: &str) -> Result<Vec<usize>, Failure> {
     let refuse = || {
         Failure::invalid(
-            format!("reading process.execCPUAffinity.{field}"),
-            format!("{list:?} is not a list of CPUs such as 0-2,5"),
+            format!("reading {field}"),
+            format!("{list:?} is not a list such as 0-2,5"),
         )
     };
     let mut cpus = Vec::new();

@@ -4,6 +4,7 @@
 use crate::lookup::Unstartable;
 use crate::sys::{process, socket};
 use serde::{Deserialize, Serialize};
+use shoal_protocol::oci::State;
 use shoal_protocol::{Failure, FailureCode};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,6 +22,8 @@ pub enum Report {
     Mounted,
     /// Everything but the start is done.
     Ready,
+    /// The filter is loaded and its listener has this number in init, to be taken and answered by `NOTIFIED`.
+    Listening { number: i32 },
     /// Nothing more will happen; init ends with this code.
     Failed { failure: Failure, exit_code: i32 },
 }
@@ -30,10 +33,21 @@ pub const MAPPED: &[u8] = b"m";
 pub const ATTACHED: &[u8] = b"a";
 pub const HOOKED: &[u8] = b"h";
 pub const START: &[u8] = b"s";
+pub const NOTIFIED: &[u8] = b"n";
+
+/// Who answers what a seccomp filter notifies (linux.seccomp.listenerPath), and for which process.
+pub struct Listener<'a> {
+    pub pid: i32,
+    pub pidfd: BorrowedFd<'a>,
+    pub path: &'a str,
+    pub metadata: &'a str,
+    /// With pid and status as they are to be told.
+    pub state: &'a State,
+}
 
 /// Tells the maker; ends this process when there is none any more.
 pub(crate) fn tell(channel: BorrowedFd<'_>, report: &Report) {
-    let mut bytes = serde_json::to_vec(report).expect("a report is plain data");
+    let mut bytes = encode(report);
     if let Report::Failed { failure, exit_code } = report
         && bytes.len() > REPORT_BYTES_MAX
     {
@@ -45,12 +59,16 @@ pub(crate) fn tell(channel: BorrowedFd<'_>, report: &Report) {
             ..failure.clone()
         };
         let exit_code = *exit_code;
-        bytes = serde_json::to_vec(&Report::Failed { failure, exit_code })
-            .expect("a report is plain data");
+        bytes = encode(&Report::Failed { failure, exit_code });
     }
     if socket::send(channel, &bytes).is_err() {
         process::exit_now(1);
     }
+}
+
+/// The bytes of a report.
+pub(crate) fn encode(report: &Report) -> Vec<u8> {
+    serde_json::to_vec(report).expect("a report is plain data")
 }
 
 /// Waits for one word of the maker; ends this process when there is none any more.
@@ -86,22 +104,63 @@ pub fn next_report(channel: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<Optio
     Ok(serde_json::from_slice(&buffer[..length]).ok())
 }
 
-/// Waits until the program runs, or gives the reason why it never will.
-pub(crate) fn await_exec(channel: BorrowedFd<'_>) -> Result<(), Unstartable> {
-    match next_report(channel, -1) {
-        Ok(None) => Ok(()),
-        Ok(Some(Report::Failed { failure, exit_code })) => Err(Unstartable { failure, exit_code }),
-        Ok(Some(other)) => Err(Unstartable {
-            failure: Failure::new(
-                FailureCode::System,
-                "starting the program",
-                format!("init said {other:?} out of turn"),
-            ),
-            exit_code: 1,
-        }),
-        Err(error) => Err(Unstartable {
-            failure: Failure::io("starting the program", &error),
-            exit_code: 1,
-        }),
+/// Waits until the program runs, or gives the reason why it never will. A filter's listener is handed on, which kills the process where
+/// that does not work: nobody would ever answer it.
+pub fn await_exec(
+    channel: BorrowedFd<'_>,
+    listener: Option<&Listener<'_>>,
+) -> Result<(), Unstartable> {
+    let task = "starting the program";
+    let plain = |failure| Unstartable {
+        failure,
+        exit_code: 1,
+    };
+    loop {
+        match next_report(channel, -1) {
+            Ok(None) => return Ok(()),
+            Ok(Some(Report::Failed { failure, exit_code })) => {
+                return Err(Unstartable { failure, exit_code });
+            }
+            Ok(Some(Report::Listening { number })) => {
+                hand_on(channel, listener, number).map_err(plain)?;
+            }
+            Ok(Some(other)) => {
+                return Err(plain(Failure::new(
+                    FailureCode::System,
+                    task,
+                    format!("init said {other:?} out of turn"),
+                )));
+            }
+            Err(error) => return Err(plain(Failure::io(task, &error))),
+        }
     }
+}
+
+/// Gives the listener with this number in the process to its agent, and lets the process go on.
+pub fn hand_on(
+    channel: BorrowedFd<'_>,
+    listener: Option<&Listener<'_>>,
+    number: i32,
+) -> Result<(), Failure> {
+    let Some(listener) = listener else {
+        // The process waits for our word, and ends with the channel.
+        return Err(Failure::invalid(
+            "reading linux.seccomp.listenerPath",
+            "a filter that notifies needs one; name the agent's socket",
+        ));
+    };
+    let forwarded = shoal_seccomp::notify::forward(
+        listener.pidfd,
+        number,
+        listener.pid,
+        listener.path,
+        listener.metadata,
+        listener.state,
+    );
+    if forwarded.is_err() {
+        drop(process::signal_pidfd(listener.pidfd, libc::SIGKILL));
+    }
+    forwarded?;
+    socket::send(channel, NOTIFIED)
+        .map_err(|error| Failure::io("telling the process of its listener", &error))
 }

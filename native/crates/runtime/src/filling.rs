@@ -3,6 +3,7 @@
 use crate::channel::{self, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::init::{self, Orders};
+use crate::labels::Labels;
 use crate::lookup::Unstartable;
 use crate::plan::{Input, Plan, RootSource};
 use crate::sandbox::Fill;
@@ -80,10 +81,13 @@ pub(crate) fn run(orders: &Orders<'_>, null: &OwnedFd) -> ! {
             state: None,
             seccomp: seccomp.as_ref(),
             no_pivot: false,
-            new_keyring: false,
+            new_keyring: orders.new_keyring,
             sandbox: false,
+            // Labelled programs are made cold: `sandbox::template`.
+            labels: &Labels::default(),
         },
         null,
+        channel,
     );
     channel::give_up(channel, failed)
 }

@@ -5,6 +5,7 @@
 use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::filling;
+use crate::labels::Labels;
 use crate::lookup::{self, Unstartable};
 use crate::mounts::Surroundings;
 use crate::namespaces::{self, NEWTIME};
@@ -50,6 +51,7 @@ pub(crate) struct Orders<'a> {
     pub new_keyring: bool,
     /// Init is made for a container that is told later.
     pub sandbox: bool,
+    pub labels: &'a Labels,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -164,7 +166,7 @@ pub(crate) fn run(orders: &Orders<'_>) -> ! {
     }
     let starter = park(orders);
     let starter = starter.as_ref().map_or(channel, AsFd::as_fd);
-    let failed = start(orders, &null);
+    let failed = start(orders, &null, starter);
     channel::give_up(starter, failed)
 }
 
@@ -224,10 +226,6 @@ fn setup(orders: &Orders<'_>) -> Result<OwnedFd, Failure> {
         process::set_dumpable(false),
     )?;
     doing("making a session", process::new_session())?;
-    if orders.new_keyring {
-        // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
-        drop(process::new_session_keyring());
-    }
     process::set_umask(0);
     let between = plan.namespaces.need_two_steps();
     join(orders, |kind| match kind {
@@ -332,7 +330,11 @@ fn look_up(plan: &Plan) -> Result<(), Unstartable> {
 }
 
 /// Becomes the program; returns only with the reason why not.
-pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
+pub(crate) fn start(
+    orders: &Orders<'_>,
+    null: &OwnedFd,
+    channel: BorrowedFd<'_>,
+) -> Unstartable {
     let plan = orders.plan;
     let spec = &plan.spec;
     let hooks = run_hooks(
@@ -353,5 +355,9 @@ pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd) -> Unstartable {
         preserve_fds: orders.preserve_fds,
         limits_are_set: plan.namespaces.has(libc::CLONE_NEWUSER),
         seccomp: orders.seccomp,
+        channel,
+        labels: orders.labels,
+        keyring: orders.new_keyring.then_some(&plan.container_id),
+        memory_policy: spec.linux.memory_policy.as_ref(),
     })
 }

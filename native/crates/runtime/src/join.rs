@@ -2,8 +2,9 @@
 //! namespace, then the same last steps as the first process.
 
 use crate::caps::{self, Masks};
-use crate::cgroup::Driver;
-use crate::channel::{self, ATTACHED, Report, START};
+use crate::cgroup::{Below, Driver};
+use crate::channel::{self, ATTACHED, Listener, Report, START};
+use crate::labels::Labels;
 use crate::lookup::Unstartable;
 use crate::namespaces::Namespaces;
 use crate::plan;
@@ -29,12 +30,17 @@ pub struct Join<'a> {
     pub spec: &'a oci::Spec,
     pub process: &'a oci::Process,
     pub driver: &'a dyn Driver,
-    /// The group to run in: the container's, or one below it that is there.
+    /// The container's group, and those below it to run in instead (`exec --cgroup`), which must be there.
     pub cgroup: &'a str,
+    pub below: &'a [Below],
+    /// The container's id, by which its keyring is found.
+    pub container_id: &'a str,
     pub stdio: &'a Stdio,
     /// Descriptors 3 to 3+N, which stay open in the program.
     pub preserve_fds: u32,
     pub seccomp: Option<&'a Filter>,
+    /// The container's state, for the agent of a filter that notifies.
+    pub state: Option<&'a oci::State>,
     pub no_new_keyring: bool,
 }
 
@@ -50,7 +56,15 @@ pub struct Joined {
 /// Starts the process and waits until its program runs. A process that could not become its program is waited for here.
 pub fn exec(join: &Join<'_>) -> Result<Joined, Unstartable> {
     let joined = begin(join).map_err(plain)?;
-    match channel::await_exec(joined.channel.as_fd()) {
+    let wanted = join.spec.linux.seccomp.as_ref();
+    let listener = wanted.zip(join.state).map(|(seccomp, state)| Listener {
+        pid: joined.pid,
+        pidfd: joined.pidfd.as_fd(),
+        path: &seccomp.listener_path,
+        metadata: &seccomp.listener_metadata,
+        state,
+    });
+    match channel::await_exec(joined.channel.as_fd(), listener.as_ref()) {
         Ok(()) => Ok(joined),
         Err(failed) => {
             drop(process::wait(joined.pid, 0));
@@ -94,6 +108,7 @@ struct Orders<'a> {
     root: Option<OwnedFd>,
     /// The host's /dev/null, for a container that has none.
     null: Option<OwnedFd>,
+    labels: Labels,
     channel: OwnedFd,
 }
 
@@ -131,13 +146,18 @@ fn enter(join: &Join<'_>, born: &mut Vec<i32>) -> Result<Joined, Failure> {
         _ => None,
     };
     // Only v2 clones into a group.
-    let cgroup = join.driver.clone_target(join.cgroup)?;
+    let cgroup = match join.below {
+        [] => join.driver.join_target(join.cgroup, join.pid)?,
+        _ => None,
+    };
+    let labels = launch::labels_of(join.process, "")?;
     let orders = Orders {
         join,
         caps: caps::masks(&join.process.capabilities),
         kinds,
         root,
         null,
+        labels,
         channel: theirs,
     };
     let side = doing(
@@ -198,7 +218,7 @@ fn settle(join: &Join<'_>, pid: i32, channel: &OwnedFd) -> Result<(), Failure> {
     if let Some(score) = score {
         launch::set_oom_score(pid, score)?;
     }
-    join.driver.attach(join.cgroup, pid)?;
+    join.driver.attach_below(join.cgroup, join.below, pid)?;
     // A process that has failed has closed its end; its report is still to be read.
     drop(socket::send(channel.as_fd(), ATTACHED));
     Ok(())
@@ -314,6 +334,10 @@ fn become_program(orders: &Orders<'_>) -> Unstartable {
         preserve_fds: join.preserve_fds,
         limits_are_set: orders.limited_outside(),
         seccomp: join.seccomp,
+        channel: orders.channel.as_fd(),
+        labels: &orders.labels,
+        keyring: (!join.no_new_keyring).then_some(join.container_id),
+        memory_policy: join.spec.linux.memory_policy.as_ref(),
     })
 }
 
@@ -333,10 +357,6 @@ fn surround(orders: &Orders<'_>) -> Result<Option<OwnedFd>, Failure> {
         )?;
     }
     doing("making a session", process::new_session())?;
-    if !join.no_new_keyring {
-        // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
-        drop(process::new_session_keyring());
-    }
     if let Stdio::Terminal { console_socket } = join.stdio {
         let root = doing(
             "opening the container's root",

@@ -1,15 +1,16 @@
 //! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
 
-use crate::cgroup::{self, Driver};
-use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
+use crate::cgroup::{Access, Driver};
+use crate::channel::{self, ATTACHED, HOOKED, Listener, MAPPED, Report, START};
 use crate::init::{self, Opened, Orders};
+use crate::labels::{self, Labels, Modules};
 use crate::lookup::Unstartable;
 use crate::mounts::Surroundings;
 use crate::plan::Plan;
 use crate::streams::Stdio;
 use crate::sys::{Kernel, file, process, socket};
 use crate::{hooks, namespaces, rlimits, userns};
-use shoal_protocol::oci::{State, Status};
+use shoal_protocol::oci::{Process, State, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
@@ -44,6 +45,8 @@ pub struct Options<'a> {
     pub held: &'a [BorrowedFd<'a>],
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// Whether the container may go without groups where its maker may make none.
+    pub access: Access,
 }
 
 /// A container whose init waits for the start.
@@ -57,7 +60,12 @@ pub struct Parked {
 
 impl Parked {
     /// Starts the program and waits until it runs. Only with `Park::Channel`.
-    pub fn start(mut self) -> Result<(), Unstartable> {
+    pub fn start(self) -> Result<(), Unstartable> {
+        self.start_with(None)
+    }
+
+    /// As `start`, for a filter that notifies.
+    pub fn start_with(mut self, agent: Option<&Agent<'_>>) -> Result<(), Unstartable> {
         let channel = self.channel.take().ok_or_else(|| Unstartable {
             failure: Failure::new(
                 FailureCode::Conflict,
@@ -66,13 +74,36 @@ impl Parked {
             ),
             exit_code: 1,
         })?;
-        say_start(channel)
+        let listener = agent.map(|agent| Listener {
+            pid: self.pid,
+            pidfd: self.pidfd.as_fd(),
+            path: agent.path,
+            metadata: agent.metadata,
+            state: agent.state,
+        });
+        say_start(channel, listener.as_ref())
     }
+}
+
+/// Who answers what the filter notifies: linux.seccomp.listenerPath and listenerMetadata, and the container's state.
+pub struct Agent<'a> {
+    pub path: &'a str,
+    pub metadata: &'a str,
+    pub state: &'a State,
 }
 
 /// Starts the container whose init parked at the socket `name` in `dir`, and waits until the program runs. The name is gone afterwards.
 /// NotFound when there is no such socket, Conflict when nobody listens at it.
 pub fn start_parked(dir: BorrowedFd<'_>, name: &str) -> Result<(), Unstartable> {
+    start_parked_with(dir, name, None)
+}
+
+/// As `start_parked`, for the process (pid and pidfd) of a filter that notifies.
+pub fn start_parked_with(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    agent: Option<(i32, BorrowedFd<'_>, &Agent<'_>)>,
+) -> Result<(), Unstartable> {
     let connected = socket::connect(dir, name).map_err(|error| {
         let mut failure = Failure::io("reaching the container's init", &error);
         match error.raw_os_error() {
@@ -85,18 +116,25 @@ pub fn start_parked(dir: BorrowedFd<'_>, name: &str) -> Result<(), Unstartable> 
             exit_code: 1,
         }
     })?;
-    let outcome = say_start(connected);
+    let listener = agent.map(|(pid, pidfd, agent)| Listener {
+        pid,
+        pidfd,
+        path: agent.path,
+        metadata: agent.metadata,
+        state: agent.state,
+    });
+    let outcome = say_start(connected, listener.as_ref());
     // Whatever came of it, init waits no more.
     drop(file::remove_at(dir, name));
     outcome
 }
 
-fn say_start(channel: OwnedFd) -> Result<(), Unstartable> {
+fn say_start(channel: OwnedFd, listener: Option<&Listener<'_>>) -> Result<(), Unstartable> {
     socket::send(channel.as_fd(), START).map_err(|error| Unstartable {
         failure: Failure::io("starting the program", &error),
         exit_code: 1,
     })?;
-    channel::await_exec(channel.as_fd())
+    channel::await_exec(channel.as_fd(), listener)
 }
 
 /// What a creation has made so far and takes back when it fails.
@@ -120,7 +158,7 @@ pub fn create(plan: &Plan, options: &Options<'_>) -> Result<Parked, Failure> {
         }
         if made.group {
             // The first failure is the one to tell.
-            drop(cgroup::destroy(options.driver, &plan.cgroup));
+            drop(options.driver.remove(&plan.cgroup));
         }
         if let Park::Socket { dir, name } = &options.park
             && made.socket
@@ -144,6 +182,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         nodev: !driver.limits_devices(),
     };
     let sources = plan.files.sources(&Kernel)?;
+    let labels = labels_of(&plan.spec.process, &plan.spec.linux.mount_label)?;
     let joins = open_joins(plan)?;
     let listener = match &options.park {
         Park::Channel | Park::Sandbox => None,
@@ -157,7 +196,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
     let unified = around.cgroups.is_none();
     let cgroup = if unified {
-        driver.create(&plan.cgroup, resources)?;
+        driver.create_with(&plan.cgroup, resources, options.access)?;
         made.group = true;
         driver.clone_target(&plan.cgroup)?
     } else {
@@ -180,10 +219,11 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
         sandbox: matches!(options.park, Park::Sandbox),
+        labels: &labels,
     };
     let pid = clone_init(orders, &channel, &mut made.children)?;
     let pidfd = doing("pinning init", process::pidfd(pid))?;
-    if let Err(failure) = settle(plan, driver, pid, &channel, &mut made.group) {
+    if let Err(failure) = settle(plan, options, pid, &channel, &mut made.group) {
         // Init that has ended meanwhile cannot be attached: its own word tells why.
         return Err(early_failure(&channel).unwrap_or(failure));
     }
@@ -196,6 +236,17 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         pidfd,
         channel: (!matches!(options.park, Park::Socket { .. })).then_some(channel),
     })
+}
+
+/// The checked labels of a process; the machine is asked about its modules only where one is wanted.
+pub(crate) fn labels_of(process: &Process, mount_label: &str) -> Result<Labels, Failure> {
+    let wanted = [&process.apparmor_profile, &process.selinux_label];
+    if mount_label.is_empty() && wanted.iter().all(|label| label.is_empty()) {
+        return Ok(Labels::default());
+    }
+    let modules = Modules::of_host(&Kernel);
+    labels::check_mount_label(mount_label, modules)?;
+    Labels::read(process, modules)
 }
 
 fn open_joins(plan: &Plan) -> Result<Vec<Opened>, Failure> {
@@ -262,7 +313,7 @@ fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Res
 /// What only the maker may do for init: ids, score and groups.
 fn settle(
     plan: &Plan,
-    driver: &dyn Driver,
+    options: &Options<'_>,
     pid: i32,
     channel: &OwnedFd,
     has_group: &mut bool,
@@ -278,8 +329,9 @@ fn settle(
             socket::send(channel.as_fd(), MAPPED),
         )?;
     }
+    let driver = options.driver;
     if !*has_group {
-        driver.create(&plan.cgroup, &plan.spec.linux.resources)?;
+        driver.create_with(&plan.cgroup, &plan.spec.linux.resources, options.access)?;
         *has_group = true;
     }
     driver.attach(&plan.cgroup, pid)?;
@@ -347,7 +399,9 @@ fn await_ready(
                 run_host_hooks(plan, options, pid)?;
                 doing(task, socket::send(channel.as_fd(), HOOKED))?;
             }
-            Ok(Some(Report::Born { .. }) | None) => return Err(wordless()),
+            Ok(Some(Report::Born { .. } | Report::Listening { .. }) | None) => {
+                return Err(wordless());
+            }
         }
     }
 }

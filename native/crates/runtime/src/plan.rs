@@ -48,6 +48,8 @@ impl Plan {
         check_names(&spec)?;
         attributes::validate(&spec.process, spec.linux.personality.as_ref())?;
         hooks::validate(&spec.hooks)?;
+        cgroup::check(&spec.linux.resources)?;
+        check_unsupported(&spec)?;
         userns::validate("linux.uidMappings", &spec.linux.uid_mappings)?;
         userns::validate("linux.gidMappings", &spec.linux.gid_mappings)?;
         let namespaces = Namespaces::read(&spec.linux.namespaces)?;
@@ -104,6 +106,29 @@ pub fn check_process(process: &oci::Process) -> Result<(), Failure> {
             doing,
             format!("user.umask {umask} is over 511 (0777)"),
         ));
+    }
+    Ok(())
+}
+
+/// What the specification has and this runtime has not: refused, as a container without what it asked for would be another one.
+fn check_unsupported(spec: &Spec) -> Result<(), Failure> {
+    let refuse = |field: &str, what: &str| {
+        Err(Failure::invalid(
+            format!("reading {field}"),
+            format!("{what} not supported; leave it out"),
+        ))
+    };
+    if let Some((name, _)) = spec.linux.net_devices.first_key_value() {
+        return refuse(
+            "linux.netDevices",
+            &format!("moving {name:?} and other network devices into a container is"),
+        );
+    }
+    if spec.linux.intel_rdt.is_some() {
+        return refuse("linux.intelRdt", "Intel RDT is");
+    }
+    if let Some(policy) = &spec.linux.memory_policy {
+        attributes::validate_memory_policy(policy)?;
     }
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! The last steps of every process in a container, its first or a later one: from a finished surrounding to the program itself.
 
 use crate::caps::{self, Masks};
+use crate::channel::{self, Report};
+use crate::labels::Labels;
 use crate::lookup::{self, Unstartable};
 use crate::streams::{self, Stdio};
-use crate::sys::{self, process};
+use crate::sys::{self, Kernel, file, process};
 use crate::{attributes, home, rlimits};
 use shoal_protocol::{Failure, oci};
 use shoal_seccomp::Program as Filter;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// The file mode creation mask of a program whose configuration names none.
 const UMASK_DEFAULT: u32 = 0o022;
@@ -26,6 +28,12 @@ pub(crate) struct Program<'a> {
     /// Limits are the maker's to set: in a user namespace nobody may raise them.
     pub limits_are_set: bool,
     pub seccomp: Option<&'a Filter>,
+    /// Whom to tell of the filter's listener.
+    pub channel: BorrowedFd<'a>,
+    pub labels: &'a Labels,
+    /// The name of the session keyring; None to keep the maker's.
+    pub keyring: Option<&'a str>,
+    pub memory_policy: Option<&'a oci::MemoryPolicy>,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -80,6 +88,14 @@ fn assume(program: &Program<'_>) -> Result<(), Failure> {
     let process = program.process;
     let user = &process.user;
     attributes::apply(process, program.personality)?;
+    if let Some(policy) = program.memory_policy {
+        attributes::apply_memory_policy(policy)?;
+    }
+    program.labels.apply(&Kernel)?;
+    if let Some(name) = program.keyring {
+        // Not having keys in the kernel, or the quota used up, leaves nothing of ours to inherit.
+        drop(process::join_session_keyring(name));
+    }
     if !program.limits_are_set {
         rlimits::apply(&process.rlimits)?;
     }
@@ -137,9 +153,14 @@ fn release(program: &Program<'_>) -> Result<(), Failure> {
 /// Gives up privilege. A filter comes as late as it can, so that it need allow little of ours: after everything with no_new_privs, else while
 /// CAP_SYS_ADMIN is still there, with only capset(2) and prctl(2) left to do.
 fn confine(program: &Program<'_>) -> Result<(), Failure> {
-    let filter = || match program.seccomp {
-        Some(filter) => doing("loading linux.seccomp", shoal_seccomp::load(filter)).map(drop),
-        None => Ok(()),
+    let filter = || {
+        let Some(filter) = program.seccomp else {
+            return Ok(());
+        };
+        match doing("loading linux.seccomp", shoal_seccomp::load(filter))? {
+            Some(listener) => tell_of(&listener, program.channel),
+            None => Ok(()),
+        }
     };
     let set_caps = || doing("setting capabilities", caps::set(&program.caps));
     if program.process.no_new_privileges {
@@ -152,4 +173,16 @@ fn confine(program: &Program<'_>) -> Result<(), Failure> {
         filter()?;
     }
     set_caps()
+}
+
+/// Lets the maker take the filter's listener, before exec closes it. Only read(2) and write(2) from here: the filter judges already.
+fn tell_of(listener: &OwnedFd, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    let number = listener.as_raw_fd();
+    let report = channel::encode(&Report::Listening { number });
+    let mut answer = [0u8; 8];
+    let told = file::write(channel, &report).and_then(|()| file::read(channel, &mut answer));
+    match doing("telling of the filter's listener", told)? {
+        0 => process::exit_now(1),
+        _ => Ok(()),
+    }
 }

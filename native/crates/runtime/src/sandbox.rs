@@ -69,12 +69,14 @@ pub fn template(spec: &Spec) -> Option<Spec> {
     };
     // Everything else, also what later versions of the types will have, is neither.
     let fits = rest == given && linux == given_linux && !rest.process.terminal;
+    let labelled =
+        !rest.process.apparmor_profile.is_empty() || !rest.process.selinux_label.is_empty();
     let own_cpus = linux
         .resources
         .cpu
         .as_ref()
         .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
-    (fits && !own_cpus).then_some(template)
+    (fits && !own_cpus && !labelled).then_some(template)
 }
 
 /// The mounts of the staged trees, in order; None when they cannot be told apart from the others.

@@ -415,18 +415,42 @@ pub fn working_dir() -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// A session keyring of its own, so that the container does not see its starter's keys.
-pub fn new_session_keyring() -> io::Result<()> {
+/// Joins the session keyring `_ses.NAME`, or makes it, so that processes of one container share their keys and see no others'
+/// (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING). Our user may search it, which is how a later process finds it.
+pub fn join_session_keyring(name: &str) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: a null name asks for an anonymous keyring.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            std::ptr::null::<u8>(),
-        )
-    })
-    .map(drop)
+    const KEYCTL_SETPERM: libc::c_long = 5;
+    /// The possessor may do everything, its user look, read, search and link (<linux/key.h>).
+    const PERMISSIONS: libc::c_long =
+        0x3f00_0000 | 0x0001_0000 | 0x0002_0000 | 0x0008_0000 | 0x0010_0000;
+    let name = c_string(format!("_ses.{name}"))?;
+    // SAFETY: name is NUL-terminated and lives over the call.
+    let ring = check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
+    })?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, ring, PERMISSIONS) }).map(drop)
+}
+
+/// set_mempolicy(2) for this process: nodes up to 1023.
+pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
+    const NODES_MAX: usize = 1024;
+    const BITS: usize = u64::BITS as usize;
+    let mut mask = [0u64; NODES_MAX / BITS];
+    for node in nodes {
+        let word = mask
+            .get_mut(node / BITS)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        *word |= 1 << (node % BITS);
+    }
+    let pointer = if nodes.is_empty() {
+        std::ptr::null()
+    } else {
+        mask.as_ptr()
+    };
+    let bits = if nodes.is_empty() { 0 } else { NODES_MAX };
+    // SAFETY: the mask has the bits that are told (the kernel reads one less than it is told), or is null with none.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
 }
 
 /// execve(2); returns only on failure.

@@ -3,11 +3,12 @@
 use super::Test;
 use super::support::{Place, children, read_all};
 use serde_json::json;
-use shoal_runtime::launch::{self, Park};
+use shoal_runtime::launch::{self, Agent, Park};
 use shoal_runtime::streams::{Stdio, Streams};
-use shoal_runtime::sys::{file, process};
+use shoal_runtime::sys::{file, process, socket};
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 
 pub const TESTS: &[Test] = &[
     ("a_container_has_its_namespaces_names_and_root", names),
@@ -27,6 +28,9 @@ pub const TESTS: &[Test] = &[
     ("no_pivot_moves_the_root", no_pivot),
     ("preserved_descriptors_reach_the_program", preserved),
     ("a_filter_is_loaded_last", filtered),
+    ("a_filter_that_notifies_is_handed_to_its_agent", notified),
+    ("a_parked_init_hides_itself_from_the_container", hidden),
+    ("execs_share_the_containers_keyring", keyring),
 ];
 
 fn names() {
@@ -401,4 +405,113 @@ fn filtered() {
             &plan.cgroup,
         ));
     }
+}
+
+fn notified() {
+    let place = Place::new();
+    let path = place.dir.join("agent.sock");
+    let agent = UnixListener::bind(&path).expect("agent");
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": path,
+        "listenerMetadata": "about it",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    let filter = shoal_seccomp::compile(&serde_json::from_value(profile.clone()).expect("profile"))
+        .expect("a filter");
+    for no_new_privileges in [false, true] {
+        let mut spec = place.spec(&["mkdir", "/tmp/x"]);
+        spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        spec["linux"]["seccomp"] = profile.clone();
+        let plan = place.plan("notified", &spec).expect("plan");
+        let mut options = place.options(Stdio::Inherit, Park::Channel);
+        options.seccomp = Some(&filter);
+        let parked = launch::create(&plan, &options).expect("created");
+        let pid = parked.pid;
+        let state = place.state();
+        let wanted = Agent {
+            path: path.to_str().expect("path"),
+            metadata: "about it",
+            state: &state,
+        };
+        parked.start_with(Some(&wanted)).expect("started");
+        let (heard, _) = agent.accept().expect("a word");
+        let mut buffer = [0u8; 4096];
+        let (length, fds) =
+            socket::receive_with_fds(heard.as_fd(), &mut buffer).expect("the listener");
+        let told: serde_json::Value = serde_json::from_slice(&buffer[..length]).expect("JSON");
+        assert_eq!(told["metadata"], "about it");
+        assert_eq!(told["pid"], pid);
+        assert_eq!(told["fds"], json!(["seccompFd"]));
+        assert_eq!(fds.len(), 1);
+        // Without a listener the call is not there any more.
+        drop(fds);
+        let (_, status) = process::wait(pid, 0).expect("child");
+        assert_eq!(status, 1 << 8, "mkdir fails");
+        drop(shoal_runtime::cgroup::destroy(
+            place.driver.as_ref(),
+            &plan.cgroup,
+        ));
+    }
+}
+
+/// CVE-2016-9962, CVE-2019-5736: what a container can reach of a process of ours in its own pid namespace.
+fn hidden() {
+    let place = Place::new();
+    let mut first = place
+        .create("first", &place.spec(&["sleep", "60"]))
+        .expect("first");
+    first.start().expect("started");
+    let mut spec = place.spec(&["true"]);
+    spec["linux"]["namespaces"] = json!([
+        {"type": "mount"}, {"type": "pid", "path": format!("/proc/{}/ns/pid", first.pid)}
+    ]);
+    let parked = place.create("parked", &spec).expect("parked");
+    let status = fs::read_to_string(format!("/proc/{}/status", parked.pid)).expect("status");
+    let inner = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|pids| pids.split_whitespace().next_back())
+        .expect("its pid inside")
+        .to_owned();
+    for what in [
+        format!("readlink /proc/{inner}/fd/0"),
+        format!("echo > /proc/{inner}/fd/1"),
+        format!("ls /proc/{inner}/root/"),
+        format!("ls /proc/{inner}/cwd/"),
+        format!("readlink /proc/{inner}/exe"),
+        format!("cat /proc/{inner}/environ"),
+        format!("cat /proc/{inner}/maps"),
+    ] {
+        let (code, text) = first
+            .exec(|process| process["args"] = json!(["sh", "-c", what]))
+            .expect("a process");
+        assert!(
+            code != 0 && (text.contains("ermission denied") || text.is_empty()),
+            "{what}: {text}"
+        );
+    }
+}
+
+fn keyring() {
+    let place = Place::new();
+    let mut container = place
+        .create("keys", &place.spec(&["sleep", "60"]))
+        .expect("created");
+    container.start().expect("started");
+    let list = || {
+        container
+            .exec(|process| process["args"] = json!(["cat", "/proc/keys"]))
+            .expect("a process")
+            .1
+    };
+    let (first, second) = (list(), list());
+    let ring = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.contains("_ses.keys"))
+            .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(ring(&first).len(), 1, "{first}");
+    assert_eq!(ring(&first), ring(&second));
 }
