@@ -9,7 +9,7 @@ use crate::stop::Stop;
 use crate::store::{Home, Identity, Record, START_SOCKET, check_id};
 use crate::time::rfc3339;
 use shoal_protocol::Failure;
-use shoal_protocol::oci::{Process, Status};
+use shoal_protocol::oci::{Process, Seccomp, Status};
 use shoal_runtime::cgroup::{self, Access, Driver};
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::{Input, Plan, RootSource};
@@ -71,6 +71,8 @@ pub struct Made {
     pub parked: Parked,
     /// Where the master of a foreground terminal arrives.
     pub console: Option<OwnedFd>,
+    /// The filter's section, when it notifies an agent.
+    pub notifying: Option<Seccomp>,
 }
 
 /// Makes the container. When it fails nothing is left behind.
@@ -122,6 +124,10 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
             record,
             parked,
             console,
+            notifying: seccomp
+                .as_ref()
+                .filter(|filter| filter.notifies())
+                .and_then(|_| plan.spec.linux.seccomp.clone()),
         }),
         Err(stop) => {
             draft.undo(context);

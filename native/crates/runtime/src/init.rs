@@ -330,11 +330,7 @@ fn look_up(plan: &Plan) -> Result<(), Unstartable> {
 }
 
 /// Becomes the program; returns only with the reason why not.
-pub(crate) fn start(
-    orders: &Orders<'_>,
-    null: &OwnedFd,
-    channel: BorrowedFd<'_>,
-) -> Unstartable {
+pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd, channel: BorrowedFd<'_>) -> Unstartable {
     let plan = orders.plan;
     let spec = &plan.spec;
     let hooks = run_hooks(

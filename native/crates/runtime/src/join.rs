@@ -2,7 +2,7 @@
 //! namespace, then the same last steps as the first process.
 
 use crate::caps::{self, Masks};
-use crate::cgroup::{Below, Driver};
+use crate::cgroup::Driver;
 use crate::channel::{self, ATTACHED, Listener, Report, START};
 use crate::labels::Labels;
 use crate::lookup::Unstartable;
@@ -30,9 +30,8 @@ pub struct Join<'a> {
     pub spec: &'a oci::Spec,
     pub process: &'a oci::Process,
     pub driver: &'a dyn Driver,
-    /// The container's group, and those below it to run in instead (`exec --cgroup`), which must be there.
+    /// The container's group; the driver may place the process below it.
     pub cgroup: &'a str,
-    pub below: &'a [Below],
     /// The container's id, by which its keyring is found.
     pub container_id: &'a str,
     pub stdio: &'a Stdio,
@@ -146,11 +145,8 @@ fn enter(join: &Join<'_>, born: &mut Vec<i32>) -> Result<Joined, Failure> {
         _ => None,
     };
     // Only v2 clones into a group.
-    let cgroup = match join.below {
-        [] => join.driver.join_target(join.cgroup, join.pid)?,
-        _ => None,
-    };
-    let labels = launch::labels_of(join.process, "")?;
+    let cgroup = join.driver.join_target(join.cgroup, join.pid)?;
+    let labels = launch::labels_of(join.process)?;
     let orders = Orders {
         join,
         caps: caps::masks(&join.process.capabilities),
@@ -218,7 +214,7 @@ fn settle(join: &Join<'_>, pid: i32, channel: &OwnedFd) -> Result<(), Failure> {
     if let Some(score) = score {
         launch::set_oom_score(pid, score)?;
     }
-    join.driver.attach_below(join.cgroup, join.below, pid)?;
+    join.driver.attach(join.cgroup, pid)?;
     // A process that has failed has closed its end; its report is still to be read.
     drop(socket::send(channel.as_fd(), ATTACHED));
     Ok(())

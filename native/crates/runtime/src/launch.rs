@@ -1,9 +1,9 @@
 //! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
 
-use crate::cgroup::{Access, Driver};
+use crate::cgroup::Driver;
 use crate::channel::{self, ATTACHED, HOOKED, Listener, MAPPED, Report, START};
 use crate::init::{self, Opened, Orders};
-use crate::labels::{self, Labels, Modules};
+use crate::labels::{Labels, Modules};
 use crate::lookup::Unstartable;
 use crate::mounts::Surroundings;
 use crate::plan::Plan;
@@ -45,8 +45,6 @@ pub struct Options<'a> {
     pub held: &'a [BorrowedFd<'a>],
     pub no_pivot: bool,
     pub no_new_keyring: bool,
-    /// Whether the container may go without groups where its maker may make none.
-    pub access: Access,
 }
 
 /// A container whose init waits for the start.
@@ -182,7 +180,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         nodev: !driver.limits_devices(),
     };
     let sources = plan.files.sources(&Kernel)?;
-    let labels = labels_of(&plan.spec.process, &plan.spec.linux.mount_label)?;
+    let labels = labels_of(&plan.spec.process)?;
     let joins = open_joins(plan)?;
     let listener = match &options.park {
         Park::Channel | Park::Sandbox => None,
@@ -196,7 +194,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
     let unified = around.cgroups.is_none();
     let cgroup = if unified {
-        driver.create_with(&plan.cgroup, resources, options.access)?;
+        driver.create(&plan.cgroup, resources)?;
         made.group = true;
         driver.clone_target(&plan.cgroup)?
     } else {
@@ -239,14 +237,11 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
 }
 
 /// The checked labels of a process; the machine is asked about its modules only where one is wanted.
-pub(crate) fn labels_of(process: &Process, mount_label: &str) -> Result<Labels, Failure> {
-    let wanted = [&process.apparmor_profile, &process.selinux_label];
-    if mount_label.is_empty() && wanted.iter().all(|label| label.is_empty()) {
+pub(crate) fn labels_of(process: &Process) -> Result<Labels, Failure> {
+    if process.apparmor_profile.is_empty() && process.selinux_label.is_empty() {
         return Ok(Labels::default());
     }
-    let modules = Modules::of_host(&Kernel);
-    labels::check_mount_label(mount_label, modules)?;
-    Labels::read(process, modules)
+    Labels::read(process, Modules::of_host(&Kernel))
 }
 
 fn open_joins(plan: &Plan) -> Result<Vec<Opened>, Failure> {
@@ -331,7 +326,7 @@ fn settle(
     }
     let driver = options.driver;
     if !*has_group {
-        driver.create_with(&plan.cgroup, &plan.spec.linux.resources, options.access)?;
+        driver.create(&plan.cgroup, &plan.spec.linux.resources)?;
         *has_group = true;
     }
     driver.attach(&plan.cgroup, pid)?;

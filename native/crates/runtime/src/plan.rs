@@ -2,7 +2,7 @@
 
 use crate::caps::{self, Masks};
 use crate::namespaces::{self, Namespaces};
-use crate::{attributes, cgroup, filesystem, hooks, rlimits, userns};
+use crate::{attributes, cgroup, filesystem, hooks, rlimits, user, userns};
 
 pub use crate::filesystem::RootSource;
 use shoal_protocol::Failure;
@@ -101,7 +101,21 @@ pub fn check_process(process: &oci::Process) -> Result<(), Failure> {
             format!("oomScoreAdj {score} is not in -1000..1000"),
         ));
     }
-    if let Some(umask) = process.user.umask.filter(|umask| *umask > 0o777) {
+    let user = &process.user;
+    for (field, id) in [("uid", user.uid), ("gid", user.gid)].into_iter().chain(
+        user.additional_gids
+            .iter()
+            .map(|gid| ("additionalGids", *gid)),
+    ) {
+        // -1 means "as it is" to setresuid(2): the program would stay root.
+        if id > user::ID_MAX {
+            return Err(Failure::invalid(
+                format!("reading process.user.{field}"),
+                format!("{id} is over {}; it is nobody's", user::ID_MAX),
+            ));
+        }
+    }
+    if let Some(umask) = user.umask.filter(|umask| *umask > 0o777) {
         return Err(Failure::invalid(
             doing,
             format!("user.umask {umask} is over 511 (0777)"),
@@ -247,11 +261,27 @@ mod tests {
     #[test]
     fn new_refuses_bad_fields_by_name() {
         type Case = (fn(&mut Value), &'static str);
-        let cases: [Case; 18] = [
+        let cases: [Case; 22] = [
             (|v| v["process"]["args"] = json!(["a\u{0}"]), "NUL"),
             (|v| v["process"]["cwd"] = json!("x"), "cwd"),
             (|v| v["process"]["oomScoreAdj"] = json!(1001), "1001"),
             (|v| v["process"]["user"] = json!({"umask": 4096}), "umask"),
+            (
+                |v| v["process"]["user"] = json!({"uid": u32::MAX}),
+                "user.uid",
+            ),
+            (
+                |v| v["process"]["user"] = json!({"gid": u32::MAX}),
+                "user.gid",
+            ),
+            (
+                |v| v["process"]["user"] = json!({"additionalGids": [1, u32::MAX]}),
+                "additionalGids",
+            ),
+            (
+                |v| v["linux"]["netDevices"] = json!({"eth0": {}}),
+                "netDevices",
+            ),
             (|v| v["cgroup"] = json!("/../x"), "cgroupsPath"),
             (
                 |v| v["linux"]["namespaces"] = json!([{"type": "none"}]),

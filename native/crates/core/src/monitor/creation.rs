@@ -80,7 +80,6 @@ impl Workshop {
             held: &[self.dir.as_fd()],
             no_pivot: false,
             no_new_keyring: false,
-            access: cgroup::Access::Required,
         };
         let parked = launch::create(&journal.plan, &options)?;
         drop(options);

@@ -283,6 +283,9 @@ impl Monitor {
             stdio: &stdio,
             preserve_fds: 0,
             seccomp: self.seccomp.as_ref(),
+            container_id: &self.plan.container_id,
+            // Nobody here listens for what a filter notifies.
+            state: None,
             no_new_keyring: false,
         })?;
         self.execs.running.push(Running {

@@ -12,7 +12,7 @@ use crate::sealed;
 use crate::stop::Stop;
 use crate::terminal::Terminal;
 use shoal_protocol::Failure;
-use shoal_protocol::oci::{self, Process, Spec};
+use shoal_protocol::oci::{self, Process, Spec, Status};
 use shoal_runtime::cgroup::{Access, Below};
 use shoal_runtime::join::{self, Join};
 use shoal_runtime::sys::process;
@@ -94,6 +94,8 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         stdio: &stdio,
         preserve_fds,
         seccomp: seccomp.as_ref(),
+        container_id: &container.record.id,
+        state: Some(&container.record.state(Status::Running)),
         no_new_keyring: false,
     })
     .map_err(super::start::unstartable)?;

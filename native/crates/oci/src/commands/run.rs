@@ -11,6 +11,8 @@ use crate::sealed;
 use crate::stop::Stop;
 use crate::terminal::Terminal;
 use shoal_protocol::Failure;
+use shoal_protocol::oci::Status;
+use shoal_runtime::launch::Agent;
 use shoal_runtime::sys::process;
 use std::os::fd::AsFd;
 
@@ -45,6 +47,7 @@ fn run_sealed(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         driver,
         parked,
         console,
+        notifying,
     } = create::make(context, &request)?;
     let container = Container {
         home,
@@ -60,7 +63,13 @@ fn run_sealed(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         let mut terminal = console
             .map(|console| Terminal::receive(console.as_fd()))
             .transpose()?;
-        parked.start().map_err(unstartable)?;
+        let state = container.record.state(Status::Created);
+        let agent = notifying.as_ref().map(|seccomp| Agent {
+            path: &seccomp.listener_path,
+            metadata: &seccomp.listener_metadata,
+            state: &state,
+        });
+        parked.start_with(agent.as_ref()).map_err(unstartable)?;
         container.home.unlock();
         poststart(&container.record)?;
         match &watch {

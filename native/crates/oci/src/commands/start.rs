@@ -5,11 +5,16 @@ use crate::container::{Container, status_word};
 use crate::context::Context;
 use crate::stop::Stop;
 use crate::store::{Record, START_SOCKET};
-use shoal_protocol::oci::Status;
+use shoal_protocol::Failure;
+use shoal_protocol::oci::{Spec, Status};
+use shoal_runtime::launch::Agent;
 use shoal_runtime::lookup::Unstartable;
 use shoal_runtime::sys::process;
 use shoal_runtime::{hooks, launch};
 use std::os::fd::AsFd;
+
+/// The action of a seccomp rule that asks an agent.
+const NOTIFY: &[u8] = b"SCMP_ACT_NOTIFY";
 
 pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     let container = Container::find_locked(context, &parsed.operands[0])?;
@@ -24,9 +29,30 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
             )));
         }
     }
-    launch::start_parked(container.home.dir(), START_SOCKET).map_err(unstartable)?;
+    release(&container)?;
     poststart(&container.record)?;
     Ok(0)
+}
+
+/// Lets init become the program. A filter that notifies needs its agent told, of which only the configuration knows.
+fn release(container: &Container) -> Result<(), Stop> {
+    let config = container.home.config()?;
+    let notifies = config.windows(NOTIFY.len()).any(|window| window == NOTIFY);
+    let spec = notifies.then(|| Spec::parse(&config)).transpose()?;
+    let seccomp = spec.as_ref().and_then(|spec| spec.linux.seccomp.as_ref());
+    let state = container.record.state(Status::Created);
+    let agent = seccomp.map(|seccomp| Agent {
+        path: &seccomp.listener_path,
+        metadata: &seccomp.listener_metadata,
+        state: &state,
+    });
+    let init = container
+        .living_init()
+        .map_err(|_| Stop::new("cannot start a container that has stopped"))?;
+    let pidfd = process::pidfd(init.pid)
+        .map_err(|error| Failure::io("reaching the container's init", &error))?;
+    let agent = agent.as_ref().map(|agent| (init.pid, pidfd.as_fd(), agent));
+    launch::start_parked_with(container.home.dir(), START_SOCKET, agent).map_err(unstartable)
 }
 
 /// A program that could not be started: the message for the user; the exit code stays an ordinary failure's, as runc's does.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{self, State, Status};
-use shoal_runtime::cgroup::{self, Access, Driver, detect};
+use shoal_runtime::cgroup::{self, Driver, detect};
 use shoal_runtime::join::{self, Join, Joined};
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::lookup::Unstartable;
@@ -156,7 +156,6 @@ impl Place {
             held: &[],
             no_pivot: false,
             no_new_keyring: false,
-            access: Access::Required,
         }
     }
 
@@ -266,7 +265,6 @@ impl Container<'_> {
             process: &wanted,
             driver: self.place.driver.as_ref(),
             cgroup: &self.plan.cgroup,
-            below: &[],
             container_id: &self.plan.container_id,
             stdio: &stdio,
             preserve_fds: 0,
