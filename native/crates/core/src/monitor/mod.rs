@@ -23,7 +23,7 @@ use shoal_protocol::calls::Status;
 use shoal_runtime::cgroup::{Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel::{self, Report};
 use shoal_runtime::plan::Plan;
-use shoal_runtime::sys::{process, socket};
+use shoal_runtime::sys::{memory, process, socket};
 use shoal_seccomp::Program as Filter;
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,6 +46,8 @@ pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
     match made {
         Ok(mut monitor) => {
             monitor.announce(control);
+            // There is one for every container, for as long as it runs.
+            memory::give_back();
             monitor.serve()
         }
         Err(failure) => {

@@ -1,4 +1,4 @@
-//! Memory: finding a byte in it.
+//! Memory: finding a byte in it, and giving it back.
 
 /// Where `byte` is first in `bytes`, by the C library's memchr(3), which uses vector instructions.
 pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
@@ -22,9 +22,41 @@ pub fn find_last(byte: u8, bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Stack that stays below the caller of `give_back`, in bytes: for the frames of that call itself.
+const STACK_KEPT_BYTES: usize = 16 * 1024;
+/// Stack that is given back, in bytes. Less than the kernel's gap below every stack (1 MiB), so that nothing else can be meant.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Gives back to the kernel what a process has used once and does not need for now: freed heap, and the stack below the caller. For the
+/// first thread only, as other threads have no such gap.
+pub fn give_back() {
+    // SAFETY: malloc_trim(3) gives back free memory alone.
+    unsafe { libc::malloc_trim(0) };
+    let here = 0u8;
+    // SAFETY: no pointers.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 * 1024);
+    let top = ((&raw const here).addr() - STACK_KEPT_BYTES) & !(page - 1);
+    // SAFETY: no live frame lies there, and what a later one finds is zeroes, as in a stack that has just grown. Where the stack has not
+    // grown to yet the call fails with ENOMEM after it has done the rest.
+    unsafe {
+        libc::madvise(
+            std::ptr::without_provenance_mut(top - STACK_BYTES),
+            STACK_BYTES,
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn give_back_leaves_what_is_in_use() {
+        let (on_heap, on_stack) = (vec![7u8; 100_000], [9u8; 10_000]);
+        give_back();
+        assert!(on_heap.iter().all(|byte| *byte == 7) && on_stack.iter().all(|byte| *byte == 9));
+    }
 
     #[test]
     fn find_and_find_last_tell_the_place_or_none() {
