@@ -1,7 +1,8 @@
 //! The machine's cgroup driver as this command line uses it: none at all, lenient without rights, or for a further process in a subgroup.
 
 use shoal_protocol::{Failure, oci::Resources};
-use shoal_runtime::cgroup::{Access, Below, Driver, OomWatch, Stats};
+use shoal_runtime::cgroup::detect::Layout;
+use shoal_runtime::cgroup::{self, Access, Below, Driver, OomWatch, Stats};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -14,6 +15,18 @@ pub struct Adapted {
     pub below: Vec<Below>,
     /// The init of the container that a further process goes to.
     pub init: Option<i32>,
+}
+
+impl Adapted {
+    /// The driver of a machine with this layout.
+    pub fn of(layout: &Layout, access: Access) -> Self {
+        Self {
+            inner: Some(cgroup::driver(layout)),
+            access,
+            below: Vec::new(),
+            init: None,
+        }
+    }
 }
 
 impl Driver for Adapted {

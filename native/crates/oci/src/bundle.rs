@@ -16,8 +16,6 @@ const CONFIG: &str = "config.json";
 pub struct Bundle {
     /// Absolute.
     pub path: String,
-    /// The configuration as it is on disk.
-    pub bytes: Vec<u8>,
     pub spec: Spec,
     /// Absolute; the specification's root.path against the bundle.
     pub rootfs: PathBuf,
@@ -45,7 +43,6 @@ impl Bundle {
         filesystem::resolve_sources(&mut spec, &path)?;
         Ok(Self {
             path: path.display().to_string(),
-            bytes,
             spec,
             rootfs,
         })

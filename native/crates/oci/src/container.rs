@@ -5,17 +5,21 @@ use crate::context::Context;
 use crate::stop::Stop;
 use crate::store::{Home, Identity, Record};
 use serde::Serialize;
+use shoal_protocol::Failure;
 use shoal_protocol::oci::Status;
+use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{Access, Driver};
+use shoal_runtime::sys::{self, process};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
 /// A container that exists.
 pub struct Container {
     pub home: Home,
     pub record: Record,
-    /// None when it goes without control groups.
-    pub driver: Option<Adapted>,
+    driver: OnceCell<Adapted>,
 }
 
 /// What `state` and `list` print: the specification's state and what runc adds to it.
@@ -39,26 +43,22 @@ impl Container {
     /// Finds a container; its lock is not taken, as a hook of a command that holds it may ask.
     pub fn find(context: &Context<'_>, id: &str) -> Result<Self, Stop> {
         let (home, record) = context.root.find(id)?;
-        Self::with(context, home, record)
+        Ok(Self::new(home, record))
     }
 
     /// Finds a container and keeps other commands from changing it.
     pub fn find_locked(context: &Context<'_>, id: &str) -> Result<Self, Stop> {
         let (home, record) = context.root.find_locked(id)?;
-        Self::with(context, home, record)
+        Ok(Self::new(home, record))
     }
 
-    fn with(context: &Context<'_>, home: Home, record: Record) -> Result<Self, Stop> {
-        let driver = if record.cgroup.is_empty() {
-            None
-        } else {
-            Some(context.adapted(Access::Required)?)
-        };
-        Ok(Self {
+    /// A container whose record is in hand.
+    pub fn new(home: Home, record: Record) -> Self {
+        Self {
             home,
             record,
-            driver,
-        })
+            driver: OnceCell::new(),
+        }
     }
 
     /// Where the container is in its life.
@@ -87,11 +87,36 @@ impl Container {
             .ok_or_else(|| Stop::new("container not running"))
     }
 
+    /// As `living_init`, with a descriptor that stands for the very process.
+    pub fn pin_init(&self) -> Result<(Identity, OwnedFd), Stop> {
+        let gone = || Stop::new("container not running");
+        let init = self.record.init.ok_or_else(gone)?;
+        let pinned = process::pidfd(init.pid).map_err(|error| {
+            if sys::is(&error, libc::ESRCH) {
+                return gone();
+            }
+            Failure::io(
+                format!("reaching init of container {:?}", self.record.id),
+                &error,
+            )
+            .into()
+        })?;
+        // The number may have gone to another process before it was pinned.
+        match self.record.living_init() {
+            Some(init) => Ok((init, pinned)),
+            None => Err(gone()),
+        }
+    }
+
     /// The driver and path of the container's group, when it has one.
     pub fn group(&self) -> Option<(&dyn Driver, &str)> {
-        self.driver
-            .as_ref()
-            .map(|driver| (driver as &dyn Driver, self.record.cgroup.as_str()))
+        if self.record.cgroup.is_empty() {
+            return None;
+        }
+        let driver = self
+            .driver
+            .get_or_init(|| Adapted::of(&Layout::from(&self.record.groups), Access::Required));
+        Some((driver, self.record.cgroup.as_str()))
     }
 
     /// The state as it is printed.

@@ -1,13 +1,12 @@
 //! What the flags before the command say, for every command.
 
-use crate::adapted::Adapted;
 use crate::args::Parsed;
 use crate::log::Log;
 use crate::stop::Stop;
 use crate::store::Root;
 use shoal_protocol::Failure;
 use shoal_protocol::oci::Seccomp;
-use shoal_runtime::cgroup::{self, Access, detect};
+use shoal_runtime::cgroup::detect::{self, Layout};
 use shoal_runtime::streams::FIRST_FD;
 use shoal_runtime::sys::process;
 use shoal_seccomp::Program;
@@ -105,21 +104,11 @@ impl<'a> Context<'a> {
             .transpose()
     }
 
-    /// The machine's cgroup driver, as the flags want it used.
-    pub fn adapted(&self, access: Access) -> Result<Adapted, Failure> {
-        let inner = if self.cgroups_disabled {
-            None
-        } else {
-            let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-                .map_err(|error| Failure::io("reading /proc/self/mountinfo", &error))?;
-            Some(cgroup::driver(&detect::layout(&mounts)))
-        };
-        Ok(Adapted {
-            inner,
-            access,
-            below: Vec::new(),
-            init: None,
-        })
+    /// The machine's layout of control groups.
+    pub fn layout(&self) -> Result<Layout, Failure> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| Failure::io("reading /proc/self/mountinfo", &error))?;
+        Ok(detect::layout(&mounts))
     }
 }
 

@@ -5,11 +5,13 @@ use crate::args::Parsed;
 use crate::bundle::Bundle;
 use crate::context::{Context, absolute};
 use crate::foreground::write_pid_file;
+use crate::kept::Groups;
 use crate::stop::Stop;
 use crate::store::{Home, Identity, Record, START_SOCKET, check_id};
 use crate::time::rfc3339;
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{Process, Seccomp, Status};
+use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{self, Access, Driver};
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::{Input, Plan, RootSource};
@@ -67,7 +69,6 @@ impl Request {
 pub struct Made {
     pub home: Home,
     pub record: Record,
-    pub driver: Adapted,
     pub parked: Parked,
     /// Where the master of a foreground terminal arrives.
     pub console: Option<OwnedFd>,
@@ -98,7 +99,11 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
     } else {
         Access::Required
     };
-    let driver = context.adapted(access)?;
+    let layout = context.layout()?;
+    let mut driver = Adapted::of(&layout, access);
+    if context.cgroups_disabled {
+        driver.inner = None;
+    }
     let plan = Plan::new(Input {
         container_id: request.id.clone(),
         spec: std::mem::take(&mut bundle.spec),
@@ -117,10 +122,9 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
         driver,
         init: None,
     };
-    match draft.build(context, &bundle, preserve_fds, seccomp.as_ref()) {
+    match draft.build(context, &layout, &bundle, preserve_fds, seccomp.as_ref()) {
         Ok((record, parked, console)) => Ok(Made {
             home: draft.home,
-            driver: draft.driver,
             record,
             parked,
             console,
@@ -149,6 +153,7 @@ impl Draft<'_> {
     fn build(
         &mut self,
         context: &Context<'_>,
+        layout: &Layout,
         bundle: &Bundle,
         preserve_fds: u32,
         seccomp: Option<&Program>,
@@ -163,18 +168,20 @@ impl Draft<'_> {
             annotations: spec.annotations.clone(),
             init: None,
             creator: Identity::of(i32::try_from(std::process::id()).unwrap_or(0))?,
-            boot_id: context.root.boot_id()?,
+            boot_id: self.home.boot_id()?,
             cgroup: if context.cgroups_disabled {
                 String::new()
             } else {
                 self.plan.cgroup.clone()
             },
+            groups: Groups::from(layout),
+            filtered: seccomp.is_some(),
             own_pid_namespace: self.plan.makes(libc::CLONE_NEWPID),
             poststart: spec.hooks.poststart.clone(),
             poststop: spec.hooks.poststop.clone(),
         };
         self.home.write(&record)?;
-        self.home.write_config(&bundle.bytes)?;
+        self.home.write_for_exec(spec, seccomp)?;
         let (stdio, console) = stdio(
             spec.process.terminal,
             request.detach,
@@ -188,6 +195,8 @@ impl Draft<'_> {
         } else {
             Park::Channel
         };
+        let log = context.log;
+        log.debug(|| format!("nsexec container setup: cloning init of {}", record.id));
         let parked = launch::create(
             self.plan,
             &Options {
@@ -203,6 +212,12 @@ impl Draft<'_> {
             },
         )?;
         self.init = Some(parked.pid);
+        log.debug(|| {
+            format!(
+                "child process in init(): process {} has built its root",
+                parked.pid
+            )
+        });
         record.init = Some(Identity::of(parked.pid)?);
         self.home.write(&record)?;
         if let Some(path) = &request.pidfd_socket {

@@ -9,6 +9,7 @@ mod context;
 mod create;
 mod foreground;
 mod help;
+mod kept;
 mod log;
 mod pattern;
 mod sealed;

@@ -3,11 +3,13 @@
 //! `ROOT/ID/` is made by one mkdir, so that of two creators one wins. A container exists from the moment that `state.json` is there;
 //! it is written beside and renamed, so that nobody reads half of it. A directory without it is the remains of a killed creator.
 
+use crate::kept::{self, Groups};
 use serde::{Deserialize, Serialize};
-use shoal_protocol::oci::{Hook, State, Status};
+use shoal_protocol::oci::{Hook, Spec, State, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::sys::file;
 use shoal_runtime::{proc, sys};
+use shoal_seccomp::Program;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +21,10 @@ use std::time::{Duration, Instant};
 pub const ID_BYTES_MAX: usize = 1024;
 /// The record of a container.
 pub const STATE_FILE: &str = "state.json";
-/// The configuration that the container was made from.
-pub const CONFIG_FILE: &str = "config.json";
+/// The part of the configuration that a further process needs.
+pub const EXEC_FILE: &str = "exec.json";
+/// The compiled filter, for a further process.
+pub const FILTER_FILE: &str = "seccomp.bpf";
 /// At which init waits for `start`; gone once it is released.
 pub const START_SOCKET: &str = "start.sock";
 /// How long a command waits for another one on the same container.
@@ -75,6 +79,10 @@ pub struct Record {
     pub boot_id: Option<String>,
     /// The group's path below each hierarchy's mount; empty when the container has none.
     pub cgroup: String,
+    /// Where groups are on this machine.
+    pub groups: Groups,
+    /// Whether every process of the container is under a filter.
+    pub filtered: bool,
     /// Whether the end of init ends everything in the container.
     pub own_pid_namespace: bool,
     #[serde(default)]
@@ -264,27 +272,24 @@ impl Root {
         ids.sort_unstable();
         Ok(ids)
     }
-
-    /// The id of this boot, where the directory can outlive one.
-    pub fn boot_id(&self) -> Result<Option<String>, Failure> {
-        let doing = |error: &io::Error| {
-            Failure::io(format!("looking at --root {}", self.path.display()), error)
-        };
-        let dir = open_dir(&self.path).map_err(|error| doing(&error))?;
-        let magic = file::file_system(dir.as_fd()).map_err(|error| doing(&error))?;
-        if matches!(magic, TMPFS_MAGIC | RAMFS_MAGIC) {
-            return Ok(None);
-        }
-        proc::boot_id()
-            .map(Some)
-            .map_err(|error| Failure::io("reading the boot's id", &error))
-    }
 }
 
 impl Home {
     /// The directory itself.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// The id of this boot, where the directory can outlive one.
+    pub fn boot_id(&self) -> Result<Option<String>, Failure> {
+        let magic = file::file_system(self.dir())
+            .map_err(|error| Failure::io(format!("looking at {}", self.path.display()), &error))?;
+        if matches!(magic, TMPFS_MAGIC | RAMFS_MAGIC) {
+            return Ok(None);
+        }
+        proc::boot_id()
+            .map(Some)
+            .map_err(|error| Failure::io("reading the boot's id", &error))
     }
 
     /// Waits for the lock; fails when another command holds it for long.
@@ -346,24 +351,47 @@ impl Home {
             })
     }
 
-    /// Keeps the configuration, as the bundle may be changed or gone later.
-    pub fn write_config(&self, bytes: &[u8]) -> Result<(), Failure> {
-        file::write_at(self.dir(), CONFIG_FILE, bytes).map_err(|error| {
+    /// Keeps what a further process needs, as the bundle may be changed or gone later.
+    pub fn write_for_exec(&self, spec: &Spec, filter: Option<&Program>) -> Result<(), Failure> {
+        let bytes =
+            serde_json::to_vec(&kept::for_exec(spec)).expect("a configuration is plain data");
+        self.keep(EXEC_FILE, &bytes)?;
+        match filter {
+            Some(filter) => self.keep(FILTER_FILE, &kept::filter_bytes(filter)),
+            None => Ok(()),
+        }
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        file::write_at(self.dir(), name, bytes).map_err(|error| {
             Failure::io(
-                format!("writing {}", self.path.join(CONFIG_FILE).display()),
+                format!("writing {}", self.path.join(name).display()),
                 &error,
             )
         })
     }
 
-    /// The configuration that the container was made from.
-    pub fn config(&self) -> Result<Vec<u8>, Failure> {
-        file::read_at(self.dir(), CONFIG_FILE).map_err(|error| {
-            Failure::io(
-                format!("reading {}", self.path.join(CONFIG_FILE).display()),
-                &error,
+    /// What `write_for_exec` kept. A filter that cannot be read is an error: nothing runs without it.
+    pub fn for_exec(&self, filtered: bool) -> Result<(Spec, Option<Program>), Failure> {
+        let read = |name: &str| {
+            file::read_at(self.dir(), name).map_err(|error| {
+                Failure::io(
+                    format!("reading {}", self.path.join(name).display()),
+                    &error,
+                )
+            })
+        };
+        let spec = Spec::parse(&read(EXEC_FILE)?)?;
+        if !filtered {
+            return Ok((spec, None));
+        }
+        let filter = kept::filter(&read(FILTER_FILE)?).ok_or_else(|| {
+            Failure::invalid(
+                format!("reading {}", self.path.join(FILTER_FILE).display()),
+                "it is no filter of this version",
             )
-        })
+        })?;
+        Ok((spec, Some(filter)))
     }
 
     /// Whether the container is still there.
@@ -384,7 +412,7 @@ impl Home {
                 error,
             )
         };
-        for name in [STATE_FILE, CONFIG_FILE] {
+        for name in [STATE_FILE, EXEC_FILE, FILTER_FILE] {
             match std::fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(doing(&error)),
                 _ => {}
@@ -456,6 +484,8 @@ mod tests {
             creator,
             boot_id: None,
             cgroup: String::new(),
+            groups: Groups::from(&shoal_runtime::cgroup::detect::layout("")),
+            filtered: false,
             own_pid_namespace: true,
             poststart: Vec::new(),
             poststop: Vec::new(),

@@ -1,11 +1,20 @@
 //! Telling one process from another over time: start time and boot id.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+
+/// Room for a whole /proc/PID/stat, so that it is read in one go.
+const STAT_BYTES: usize = 1024;
+
+fn stat_of(pid: i32) -> io::Result<String> {
+    let mut text = String::with_capacity(STAT_BYTES);
+    fs::File::open(format!("/proc/{pid}/stat"))?.read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. NotFound when there is no such process.
 pub fn start_time(pid: i32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = stat_of(pid)?;
     start_time_of(&text).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -22,7 +31,7 @@ fn start_time_of(stat: &str) -> Option<u64> {
 
 /// Whether `pid` is still the process that started at `start_time` (a zombie counts as gone).
 pub fn is_alive(pid: i32, start_time: u64) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Ok(text) = stat_of(pid) else {
         return false;
     };
     let zombie = text

@@ -62,7 +62,7 @@ fn one(context: &Context<'_>, id: &str, force: bool) -> Result<(), Stop> {
 
 /// Kills init and waits until it is gone.
 fn end(container: &Container) -> Result<(), Stop> {
-    let Some(init) = container.record.living_init() else {
+    let Ok((_, pinned)) = container.pin_init() else {
         return Ok(());
     };
     let doing = |error: &std::io::Error| {
@@ -71,18 +71,15 @@ fn end(container: &Container) -> Result<(), Stop> {
             error,
         )
     };
-    let pinned = match process::pidfd(init.pid) {
-        Ok(pinned) => pinned,
-        Err(error) if sys::is(&error, libc::ESRCH) => return Ok(()),
-        Err(error) => return Err(doing(&error).into()),
-    };
-    // The number may have gone to another process before it was pinned.
-    if !init.is_alive() {
-        return Ok(());
-    }
     match process::signal_pidfd(pinned.as_fd(), libc::SIGKILL) {
         Err(error) if sys::is(&error, libc::ESRCH) => return Ok(()),
         other => other.map_err(|error| doing(&error))?,
+    }
+    // A frozen process dies only once it is thawed (v1).
+    if let Some((driver, path)) = container.group()
+        && driver.is_frozen(path)
+    {
+        driver.thaw(path)?;
     }
     let mut fds = [libc::pollfd {
         fd: pinned.as_raw_fd(),

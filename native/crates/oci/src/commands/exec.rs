@@ -11,11 +11,12 @@ use crate::foreground::{Watch, write_pid_file};
 use crate::sealed;
 use crate::stop::Stop;
 use crate::terminal::Terminal;
-use shoal_protocol::Failure;
 use shoal_protocol::oci::{self, Process, Spec, Status};
+use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{Access, Below};
 use shoal_runtime::join::{self, Join};
 use shoal_runtime::sys::process;
+use shoal_runtime::user;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -45,15 +46,15 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         path("pid-file")?,
     );
     let container = Container::find(context, &parsed.operands[0])?;
-    let init = container
-        .living_init()
+    let (init, pidfd) = container
+        .pin_init()
         .map_err(|_| Stop::new("cannot exec in a stopped container"))?;
     if !parsed.on("ignore-paused") && container.is_frozen() {
         return Err(Stop::new(
             "cannot exec in a paused container (use --ignore-paused to override)",
         ));
     }
-    let spec = Spec::parse(&container.home.config()?)?;
+    let (spec, seccomp) = container.home.for_exec(container.record.filtered)?;
     let mut wanted = match parsed.text("process").filter(|file| !file.is_empty()) {
         Some(file) => oci::parse::<Process>("--process", &bundle::read(Path::new(file))?)?,
         None => from_flags(parsed, &spec)?,
@@ -66,19 +67,11 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         .all("cgroup")
         .map(Below::parse)
         .collect::<Result<Vec<_>, _>>()?;
-    let seccomp = context.filter(spec.linux.seccomp.as_ref())?;
-    let pidfd = process::pidfd(init.pid)
-        .map_err(|error| Failure::io("reaching the container's init", &error))?;
-    // The number may have gone to another process before it was pinned.
-    if !init.is_alive() {
-        return Err(Stop::new("cannot exec in a stopped container"));
+    let mut driver = Adapted::of(&Layout::from(&container.record.groups), Access::Required);
+    (driver.below, driver.init) = (below, Some(init.pid));
+    if container.record.cgroup.is_empty() {
+        driver.inner = None;
     }
-    let driver = Adapted {
-        inner: container.driver.and_then(|driver| driver.inner),
-        access: Access::Required,
-        below,
-        init: Some(init.pid),
-    };
     context
         .log
         .debug(|| format!("nsexec container setup: entering {}", container.record.id));
@@ -161,7 +154,7 @@ fn from_flags(parsed: &Parsed, spec: &Spec) -> Result<Process, Stop> {
         }
     }
     if let Some(user) = parsed.text("user").filter(|user| !user.is_empty()) {
-        let (uid, gid) = user_of(user)?;
+        let (uid, gid) = user::ids(user)?;
         process.user.uid = uid;
         if let Some(gid) = gid {
             process.user.gid = gid;
@@ -169,32 +162,24 @@ fn from_flags(parsed: &Parsed, spec: &Spec) -> Result<Process, Stop> {
     }
     for gid in parsed.all("additional-gids") {
         for one in gid.split(',') {
-            process
-                .user
-                .additional_gids
-                .push(id("additional-gids", gid, one)?);
+            process.user.additional_gids.push(group_of(one)?);
         }
     }
     Ok(process)
 }
 
-/// `UID[:GID]`, numbers only, so that no name of the image decides who the process is.
-fn user_of(text: &str) -> Result<(u32, Option<u32>), Stop> {
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((id("user", text, uid)?, Some(id("user", text, gid)?))),
-        None => Ok((id("user", text, text)?, None)),
-    }
-}
-
-fn id(flag: &str, whole: &str, part: &str) -> Result<u32, Stop> {
-    let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    // The largest number stands for "no user" in every system call.
-    let read = part.parse().ok().filter(|id| digits && *id != u32::MAX);
-    read.ok_or_else(|| {
-        Stop::new(format!(
-            "invalid value {whole:?} for --{flag}: {part:?} is no id; give numbers such as 1000 or 1000:1000"
-        ))
-    })
+/// One id, as strictly read as the user's.
+fn group_of(text: &str) -> Result<u32, Stop> {
+    user::ids(text)
+        .ok()
+        .filter(|_| !text.contains(':'))
+        .map(|(gid, _)| gid)
+        .ok_or_else(|| {
+            Stop::new(format!(
+                "invalid value {text:?} for --additional-gids: it is not a number of 0 to {}",
+                user::ID_MAX
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -228,20 +213,17 @@ mod tests {
 
     #[test]
     fn from_flags_refuses_users_that_are_no_numbers() {
-        for user in [
-            "root",
-            "7:",
-            ":7",
-            "-1",
-            "+7",
-            "7:x",
-            "4294967295",
-            "4294967296",
-            "0x0",
-            " 0",
+        for line in [
+            "--user root id ls",
+            "--user 7: id ls",
+            "--user -1 id ls",
+            "--user 4294967295 id ls",
+            "-g x id ls",
+            "-g 7:8 id ls",
+            "-g 4294967295 id ls",
+            "id",
         ] {
-            assert!(user_of(user).is_err(), "{user}");
+            assert!(read(line).is_err(), "{line}");
         }
-        assert!(read("id").is_err());
     }
 }

@@ -33,46 +33,33 @@ fn number(word: &str) -> Result<i32, Stop> {
 
 fn one(container: &Container, signal: i32, all: bool) -> Result<(), Stop> {
     let kill = signal == libc::SIGKILL;
-    let init = match container.living_init() {
-        Ok(init) => init,
+    let shared = !container.record.own_pid_namespace;
+    let pinned = match container.pin_init() {
+        Ok((_, pinned)) => pinned,
         // Without a pid namespace of its own, a container's processes outlive its first.
-        Err(_) if kill && !container.record.own_pid_namespace && has_processes(container) => {
+        Err(_) if all || (kill && shared && has_processes(container)) => {
             return everyone(container, signal);
         }
-        Err(_) if all => return everyone(container, signal),
         Err(stop) => return Err(stop),
     };
-    if all || (kill && !container.record.own_pid_namespace) {
+    if all || (kill && shared) {
         everyone(container, signal)?;
     }
-    let gone = |error: &std::io::Error| -> Stop {
-        if sys::is(error, libc::ESRCH) {
-            Stop::new("container not running")
-        } else {
+    match process::signal_pidfd(pinned.as_fd(), signal) {
+        Err(error) if sys::is(&error, libc::ESRCH) => {
+            if all || (kill && shared) {
+                return Ok(());
+            }
+            return Err(Stop::new("container not running"));
+        }
+        other => other.map_err(|error| {
             Failure::io(
                 format!("signalling container {:?}", container.record.id),
-                error,
+                &error,
             )
-            .into()
-        }
-    };
-    let pinned = process::pidfd(init.pid).map_err(|error| gone(&error))?;
-    // The number may have gone to another process before it was pinned.
-    if !init.is_alive() {
-        return if all {
-            Ok(())
-        } else {
-            Err(Stop::new("container not running"))
-        };
+        })?,
     }
-    match process::signal_pidfd(pinned.as_fd(), signal) {
-        Err(error) if all && sys::is(&error, libc::ESRCH) => {}
-        other => other.map_err(|error| gone(&error))?,
-    }
-    if kill {
-        thaw(container)?;
-    }
-    Ok(())
+    if kill { thaw(container) } else { Ok(()) }
 }
 
 fn has_processes(container: &Container) -> bool {

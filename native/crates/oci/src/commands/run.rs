@@ -44,16 +44,11 @@ fn run_sealed(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     let Made {
         home,
         record,
-        driver,
         parked,
         console,
         notifying,
     } = create::make(context, &request)?;
-    let container = Container {
-        home,
-        record,
-        driver: Some(driver),
-    };
+    let container = Container::new(home, record);
     let (pid, kept) = (parked.pid, parsed.on("keep"));
     let go = || -> Result<u8, Stop> {
         let pidfd = parked
@@ -70,6 +65,9 @@ fn run_sealed(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
             state: &state,
         });
         parked.start_with(agent.as_ref()).map_err(unstartable)?;
+        context
+            .log
+            .debug(|| "init: closing the pipe to signal completion: the program runs".to_owned());
         container.home.unlock();
         poststart(&container.record)?;
         match &watch {

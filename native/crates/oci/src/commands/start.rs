@@ -6,15 +6,13 @@ use crate::context::Context;
 use crate::stop::Stop;
 use crate::store::{Record, START_SOCKET};
 use shoal_protocol::Failure;
-use shoal_protocol::oci::{Spec, Status};
+use shoal_protocol::oci::Status;
 use shoal_runtime::launch::Agent;
 use shoal_runtime::lookup::Unstartable;
 use shoal_runtime::sys::process;
 use shoal_runtime::{hooks, launch};
+use shoal_seccomp::Program;
 use std::os::fd::AsFd;
-
-/// The action of a seccomp rule that asks an agent.
-const NOTIFY: &[u8] = b"SCMP_ACT_NOTIFY";
 
 pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     let container = Container::find_locked(context, &parsed.operands[0])?;
@@ -34,12 +32,16 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     Ok(0)
 }
 
-/// Lets init become the program. A filter that notifies needs its agent told, of which only the configuration knows.
+/// Lets init become the program. A filter that notifies needs its agent told.
 fn release(container: &Container) -> Result<(), Stop> {
-    let config = container.home.config()?;
-    let notifies = config.windows(NOTIFY.len()).any(|window| window == NOTIFY);
-    let spec = notifies.then(|| Spec::parse(&config)).transpose()?;
-    let seccomp = spec.as_ref().and_then(|spec| spec.linux.seccomp.as_ref());
+    let kept = match container.record.filtered {
+        true => Some(container.home.for_exec(true)?),
+        false => None,
+    };
+    let seccomp = kept.as_ref().and_then(|(spec, filter)| {
+        let notifies = filter.as_ref().is_some_and(Program::notifies);
+        spec.linux.seccomp.as_ref().filter(|_| notifies)
+    });
     let state = container.record.state(Status::Created);
     let agent = seccomp.map(|seccomp| Agent {
         path: &seccomp.listener_path,
