@@ -52,6 +52,23 @@ pub fn options_and_paths(bytes: &[u8]) {
     let failure = sysctl::validate(&settings, 0).expect_err("no namespace is owned");
     is_one_line(&failure);
     if sysctl::validate(&settings, u64::MAX).is_ok() {
-        assert!(!key.split(['.', '/']).any(str::is_empty), "{key:?}");
+        // As sysctl(8): what is first, a slash or a dot, parts the names; the other one stands for the first inside a name.
+        let (parting, other) = match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
+            Some(b'/') => ('/', '.'),
+            _ => ('.', '/'),
+        };
+        let good = |part: &str| {
+            let part = if parting == '.' {
+                part.replace(other, ".")
+            } else {
+                part.to_owned()
+            };
+            !part.is_empty() && part != "." && part != ".."
+        };
+        assert!(key.split(parting).all(good), "{key:?}");
+        assert!(
+            ["net", "kernel", "fs"].contains(&key.split(parting).next().unwrap_or_default()),
+            "{key:?}"
+        );
     }
 }

@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 
 /// Deepest nesting that a path is told for; serde_json itself stops at 128.
 const DEPTH_MAX: usize = 128;
+/// As much of a key as a refusal repeats.
+const KEY_CHARS_MAX: usize = 100;
 
 /// Reads `what` (a file's name) from JSON. A wrong type is told with the path of the field, broken UTF-8 with its position.
 pub fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Failure> {
@@ -88,10 +90,12 @@ fn path_at(bytes: &[u8], end: usize) -> String {
     let mut path = String::new();
     for step in &steps {
         match step {
-            Step::Key(key) if path.is_empty() => path.push_str(key),
             Step::Key(key) => {
-                path.push('.');
-                path.push_str(key);
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                // A refusal is one line of readable length, whatever a key holds.
+                path.extend(key.chars().take(KEY_CHARS_MAX).flat_map(char::escape_debug));
             }
             Step::Index(index) => path.push_str(&format!("[{index}]")),
             Step::NoKey => {}
@@ -158,6 +162,8 @@ mod tests {
                 &b"{\"process\":{\"cwd\":\"/\xff\"}}"[..],
                 "process.cwd: invalid UTF-8 at byte 20",
             ),
+            (b"{\"a\nb\":{\"c\xff", "a\\nb.c: invalid UTF-8 at byte 10"),
+            (b"{\"annotations\":{\"a\nb\":1}}", "annotations"),
             (b"", "EOF"),
             (b"{", "EOF"),
             (b"{\"a\":1,}", "line 1"),
