@@ -333,12 +333,12 @@ fn look_up(plan: &Plan) -> Result<(), Unstartable> {
 pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd, channel: BorrowedFd<'_>) -> Unstartable {
     let plan = orders.plan;
     let spec = &plan.spec;
-    let hooks = run_hooks(
-        orders,
-        "startContainer",
-        &spec.hooks.start_container,
-        Status::Created,
-    );
+    // Where a hook names no environment it has the program's, as with runc, on which hooks have come to rely.
+    let mut wanted = spec.hooks.start_container.clone();
+    for hook in wanted.iter_mut().filter(|hook| hook.env.is_empty()) {
+        hook.env.clone_from(&spec.process.env);
+    }
+    let hooks = run_hooks(orders, "startContainer", &wanted, Status::Created);
     if let Err(failure) = hooks {
         return plain(failure);
     }

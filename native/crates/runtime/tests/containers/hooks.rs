@@ -36,12 +36,13 @@ fn order() {
     spec["mounts"].as_array_mut().expect("mounts").push(
         json!({"destination": "/shared", "type": "bind", "source": shared, "options": ["bind"]}),
     );
+    spec["process"]["env"] = json!(["PATH=/bin", "OF=program"]);
     spec["hooks"] = json!({
         "prestart": [note("prestart")],
         "createRuntime": [note("createRuntime")],
         "createContainer": [note("createContainer")],
         // The path is the container's.
-        "startContainer": [hook("/bin/sh", "echo $(readlink /proc/self/ns/mnt) $(cat) > /shared/start")],
+        "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "test $OF = program"]}, hook("/bin/sh", "echo $(readlink /proc/self/ns/mnt) $(cat) > /shared/start")],
     });
     let mut container = place.create("hooked", &spec).expect("created");
     let host = fs::read_link("/proc/self/ns/mnt").expect("link");
