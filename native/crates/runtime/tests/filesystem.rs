@@ -695,3 +695,34 @@ fn a_thousand_mounts_take_no_time_and_ten_thousand_are_refused() {
     let failure = place.inside(many(10_000), || ()).expect_err("too many");
     assert!(failure.to_string().contains("10001 mounts"), "{failure}");
 }
+
+#[test]
+fn without_a_pivot_the_root_is_moved_over_the_hosts() {
+    if !possible() {
+        return;
+    }
+    let place = Place::new();
+    fs::write(place.image("etc/mark"), "image").expect("file");
+    let spec: Spec = serde_json::from_value(with_proc(vec![])).expect("spec");
+    let around = Surroundings::default();
+    let seen = std::thread::scope(|scope| {
+        let built = scope.spawn(|| {
+            process::unshare(OWNED).expect("namespaces of the thread's own");
+            let source = RootSource::Directory(place.dir.join("root"));
+            let plan = Plan::new(&spec, source, OWNED.cast_unsigned().into())?;
+            let sources = plan.sources(&Kernel)?;
+            let mut files = Filesystem::begin(&Kernel, &plan, &around, sources)?;
+            files.mount_all(&mut || Ok(()))?;
+            files.finish()?;
+            files.enter(true)?;
+            let up = fs::read_to_string("../../../etc/mark").expect("no way up");
+            Ok::<_, Failure>((up, mounted("/proc").2))
+        });
+        built.join().expect("no panic inside")
+    });
+    assert_eq!(seen.expect("built"), ("image".into(), "proc".into()));
+    assert!(
+        Path::new("/proc/self/exe").exists(),
+        "the host keeps its own"
+    );
+}

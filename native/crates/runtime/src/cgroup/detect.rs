@@ -127,7 +127,7 @@ fn usual(mount: &std::path::Path) -> bool {
 }
 
 /// mountinfo writes space, tab, newline and backslash in octal.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     PathBuf::from(
         field
             .replace("\\040", " ")

@@ -10,6 +10,7 @@ use shoal_protocol::calls::Rootfs;
 use shoal_protocol::oci::{IdMapping, Spec};
 use shoal_protocol::{Failure, FailureCode};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -450,11 +451,16 @@ impl<'a> Filesystem<'a> {
     fn move_over(&self) -> Result<(), Failure> {
         let act = || -> io::Result<()> {
             let host = self.calls.open("/", libc::O_PATH | libc::O_DIRECTORY)?;
-            // The host's own may not be found under the root by whoever leaves a chroot.
-            for path in [c"/proc", c"/sys"] {
-                match self.calls.unmount(path, libc::MNT_DETACH) {
-                    // Nothing is mounted there.
-                    Err(error) if crate::sys::is(&error, libc::EINVAL) => {}
+            // Under the moved root the host's would still be in the namespace, whole: with them the kernel lets a user namespace
+            // mount a procfs of its own, without our masks (mount_too_revealing).
+            let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+            let place = std::fs::canonicalize(root::place(&self.plan.source))?;
+            for point in bare(&table, &place).iter().rev() {
+                match self.calls.unmount(point, libc::MNT_DETACH) {
+                    // It went with the one that it was mounted on.
+                    Err(error)
+                        if crate::sys::is(&error, libc::EINVAL)
+                            || crate::sys::is(&error, libc::ENOENT) => {}
                     other => other?,
                 }
             }
@@ -477,6 +483,21 @@ fn staged_top(planned: &PlannedMount) -> Option<&str> {
         return None;
     };
     is_staged(planned).then_some(name)
+}
+
+/// Where procfs and sysfs are mounted outside the container's root, by a mountinfo.
+fn bare(table: &str, root: &std::path::Path) -> Vec<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    table
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let kind = right.split(' ').next()?;
+            let point = crate::cgroup::detect::unescape(left.split(' ').nth(4)?);
+            let wanted = matches!(kind, "proc" | "sysfs") && !point.starts_with(root);
+            wanted.then(|| CString::new(point.as_os_str().as_bytes()).ok())?
+        })
+        .collect()
 }
 
 /// Makes the sources of binds that are relative to the bundle absolute, as runtime-spec has them ("Mounts", `source`).
