@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import { patienceMs, startSyncThread } from "./sync-thread.ts";
+import { newSyncCells, patienceMs, startSyncThread, syncCells } from "./sync-thread.ts";
 
 test("syncs are answered in the order they were asked for, a failed one with its code", async () => {
   const directory = await mkdtemp(join(tmpdir(), "shoal-sync-"));
@@ -68,6 +68,22 @@ test("who is patient hears the same, in the same order, and of errors too", asyn
   expect(order).toEqual(expected.flat());
 });
 
+test.each([false, true])("a late wake-up answers nothing, patient: %s", async (patient) => {
+  const shared = newSyncCells();
+  const { thread, fd } = await threadAndFile(shared);
+  const chunk = new Uint8Array(32 * 1024 * 1024).fill(1);
+  for (let n = 0; n < 3; n += 1) {
+    for (let quick = 0; quick < 10; quick += 1) await thread.sync(fd, patient);
+    writeSync(fd, chunk, 0, chunk.length, 0);
+    const done = thread.sync(fd, patient);
+    // As the thread does for the sync before, when it was held up between its answer and the waking.
+    Atomics.notify(shared, syncCells.answered);
+    await done;
+    const [asked, answered] = [syncCells.asked, syncCells.answered].map((at) => shared[at]);
+    expect(answered).toBe(asked);
+  }
+});
+
 test("patience ends soon when the device is slow, and is not had again while it is", async () => {
   const { thread, fd } = await threadAndFile();
   const chunk = new Uint8Array(16 * 1024 * 1024).fill(1);
@@ -85,10 +101,10 @@ test("patience ends soon when the device is slow, and is not had again while it 
   }
 });
 
-async function threadAndFile() {
+async function threadAndFile(shared?: Int32Array) {
   const directory = await mkdtemp(join(tmpdir(), "shoal-sync-"));
   const fd = openSync(join(directory, "file"), "w");
-  const thread = startSyncThread();
+  const thread = startSyncThread(shared);
   onTestFinished(async () => {
     await thread.close();
     closeSync(fd);

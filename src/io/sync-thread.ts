@@ -21,7 +21,7 @@ export interface SyncThread {
 }
 
 /** What the shared numbers are: counts of syncs asked for and answered (they wrap), then what is asked, then the answer. */
-const cells = { asked: 0, answered: 1, fd: 2, errno: 3 } as const;
+export const syncCells = { asked: 0, answered: 1, fd: 2, errno: 3 } as const;
 /**
  * What runs there. Text, because it must run alike from the sources and from what they are compiled to. It sleeps until
  * more is asked than it has answered. An error that is not the system's is thrown, which ends the thread.
@@ -29,7 +29,7 @@ const cells = { asked: 0, answered: 1, fd: 2, errno: 3 } as const;
 const program = `
 const { workerData: shared } = require("node:worker_threads");
 const { fdatasyncSync } = require("node:fs");
-const { asked, answered, fd, errno } = ${JSON.stringify(cells)};
+const { asked, answered, fd, errno } = ${JSON.stringify(syncCells)};
 for (let count = 0; ; ) {
   Atomics.wait(shared, asked, count);
   const next = Atomics.load(shared, asked);
@@ -55,10 +55,14 @@ interface Asked {
   readonly reject: (error: Error) => void;
 }
 
+/** The numbers that the two threads share. */
+export function newSyncCells(): Int32Array {
+  const numbers = Object.keys(syncCells).length;
+  return new Int32Array(new SharedArrayBuffer(numbers * Int32Array.BYTES_PER_ELEMENT));
+}
+
 /** Starts the thread. It keeps the process alive only while a sync is under way. */
-export function startSyncThread(): SyncThread {
-  const numbers = Object.keys(cells).length;
-  const shared = new Int32Array(new SharedArrayBuffer(numbers * Int32Array.BYTES_PER_ELEMENT));
+export function startSyncThread(shared: Int32Array = newSyncCells()): SyncThread {
   const worker = new Worker(program, {
     eval: true,
     stdout: false,
@@ -76,41 +80,53 @@ export function startSyncThread(): SyncThread {
   function wakeThread(fd: number): void {
     askedAt = performance.now();
     count = (count + 1) | 0;
-    Atomics.store(shared, cells.fd, fd);
-    Atomics.store(shared, cells.asked, count);
-    Atomics.notify(shared, cells.asked);
+    Atomics.store(shared, syncCells.fd, fd);
+    Atomics.store(shared, syncCells.asked, count);
+    Atomics.notify(shared, syncCells.asked);
   }
 
-  /** Hears of the answer to the sync after `before`; false when it is there already. */
-  function listen(before: number): boolean {
-    const answer = Atomics.waitAsync(shared, cells.answered, before);
-    if (answer.async) void answer.value.then(answered);
+  function isAnswered(): boolean {
+    return Atomics.load(shared, syncCells.answered) === count;
+  }
+
+  /** Hears of the answer to the sync under way; false when it is there already. */
+  function listen(): boolean {
+    const answer = Atomics.waitAsync(shared, syncCells.answered, (count - 1) | 0);
+    if (answer.async) void answer.value.then(heard);
     return answer.async;
   }
 
+  /** Somebody was woken; by the answer, or late, by the one before: the thread may be held up between answer and waking. */
+  function heard(): void {
+    if (ended === null && (isAnswered() || !listen())) answered();
+  }
+
   function ask(fd: number): void {
-    // Listening begins before the thread is woken: its answer cannot be missed.
-    assert(listen(count), "every earlier sync was answered");
     wakeThread(fd);
+    // It may be that quick: who asks is told later all the same.
+    if (!listen()) queueMicrotask(heard);
   }
 
   /** True when it was answered in time; else its answer is listened for. */
   function askAndWait(fd: number): boolean {
-    const before = count;
     wakeThread(fd);
-    if (Atomics.wait(shared, cells.answered, before, patienceMs) !== "timed-out") return true;
-    return !listen(before);
+    const before = (count - 1) | 0;
+    for (let leftMs = patienceMs; leftMs > 0; leftMs = patienceMs - (performance.now() - askedAt)) {
+      Atomics.wait(shared, syncCells.answered, before, leftMs);
+      if (isAnswered()) return true;
+    }
+    return !listen();
   }
 
   /** The error of the sync that was just answered; null when there was none. */
   function takeAnswer(): Error | null {
     lastMs = performance.now() - askedAt;
-    const errno = Atomics.load(shared, cells.errno);
+    const errno = Atomics.load(shared, syncCells.errno);
     return errno === 0 ? null : systemError(errno);
   }
 
   function answered(): void {
-    if (ended !== null) return;
+    assert(isAnswered(), "a sync is over when the thread says so");
     const error = takeAnswer();
     const { resolve, reject } = present(waiting.shift(), "someone who waits for this sync");
     const [next] = waiting;
