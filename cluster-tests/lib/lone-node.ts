@@ -280,11 +280,11 @@ export class LoneNode {
     return out.split("\n").filter(Boolean);
   }
 
-  /** Cgroups of containers that are there, on any hierarchy. */
+  /** Cgroups of containers that are there, on any hierarchy; the core's parked sandboxes are no containers. */
   cgroups(): readonly string[] {
     return this.#cgroupFolders().flatMap((path) =>
       readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
+        .filter((entry) => entry.isDirectory() && !entry.name.startsWith(".parked-"))
         .map((entry) => join(path, entry.name)),
     );
   }
