@@ -224,13 +224,9 @@ test(`${kills} kills each of shoald, of shoal-core and of both`, async () => {
           return null;
         const sandboxes = await swarm.machine("ssh", machine, "ls", "/run/shoal/netns");
         if (sandboxes.trim() !== "") return null;
-        const groups = await swarm.machine(
-          "ssh",
-          machine,
-          "sh",
-          "-c",
-          "ls -d /sys/fs/cgroup/memory/shoal-machines/*/*/containers/*/ 2>/dev/null | wc -l",
-        );
+        // One word, as the words are joined for the machine's shell; parked sandboxes begin with a dot.
+        const pattern = `/sys/fs/cgroup/memory/shoal-machines/*/${machine}/containers/*/`;
+        const groups = await swarm.machine("ssh", machine, `ls -d ${pattern} 2>/dev/null | wc -l`);
         if (groups.trim() !== "0") return null;
       }
       return true;

@@ -5,6 +5,8 @@
 #   It ends the daemon that it started and removes the groups that the caller made under the name of the folder.
 set -u
 caller=$1 core=$2 folder=$3
+# Conmon writes a file where podman was called when memory ran out.
+cd "$folder" || exit 2
 passed=0 failed=0 out='' daemon=''
 # Groups of this run are below this name, so that they can be told from everybody else's.
 parent=/shoal-callers-$(basename "$folder")
