@@ -153,7 +153,8 @@ describe("load", () => {
       ).toBe("root:x:0:0::/:\n");
       expect(await store.readFile(image, "/etc/none")).toBeNull();
     }
-    await expect(store.get("a")).rejects.toThrow("No such image: a:latest");
+    // Not "a", which one id in sixteen begins with.
+    await expect(store.get("host:5000/b")).rejects.toThrow("No such image: host:5000/b:latest");
   });
 
   test("OCI layout, its layers shared with an image that has them", async () => {
