@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Podman, containerd and dockerd with shoal-core as their OCI runtime: each command with its exit code and its output asserted.
-# usage: unshare -m -n oci-callers.sh podman|containerd|dockerd SHOAL_CORE FOLDER
+# usage: unshare --mount --net --pid --fork --kill-child --mount-proc oci-callers.sh podman|containerd|dockerd SHOAL_CORE FOLDER
 #   FOLDER holds rootfs.tar (a busybox root) and image.tar (docker save's form, busybox:latest) and takes everything that the caller keeps.
 #   It ends the daemon that it started and removes the groups that the caller made under the name of the folder.
 set -u
@@ -9,9 +9,10 @@ caller=$1 core=$2 folder=$3
 cd "$folder" || exit 2
 passed=0 failed=0 out='' daemon=''
 # Groups of this run are below this name, so that they can be told from everybody else's.
-parent=/shoal-callers-$(basename "$folder")
-# Longest that one command may take, in seconds.
-limit=60
+parent=/$(basename "$(dirname "$folder")")-$(basename "$folder")
+# Longest that one command may take. In the foreground: else it is in a process group of its own, which the terminal of on_tty stops as soon as the
+# command sets it (whether it is depends on the shell: one that executes its last command makes it the session's leader, which no group takes).
+limited=(timeout --foreground 20)
 
 # expect CODE REGEX COMMAND...: runs it; its output (both streams) must match the extended REGEX.
 expect() {
@@ -22,7 +23,7 @@ expect() {
   passed=$((passed+1))
 }
 # on_tty COMMAND...: with a terminal of 24 by 80 on all three streams; what the terminal itself adds is left out.
-on_tty() { script -qec "stty rows 24 cols 80; $(printf '%q ' "$@")" /dev/null </dev/null | tr -d '\r\0' | sed 's/^\^@//'; return "${PIPESTATUS[0]}"; }
+on_tty() { SHELL=/bin/sh script -qec "stty rows 24 cols 80; $(printf '%q ' "$@")" /dev/null </dev/null | tr -d '\r\0' | sed 's/^\^@//'; return "${PIPESTATUS[0]}"; }
 # The program of a container that ends with 7 when it is asked to, and says that it runs.
 stay='trap "exit 7" TERM; echo up; while :; do sleep 0.1; done'
 await() { for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return 0; sleep 0.05; done; echo "FAILED waiting for: $*"; return 1; }
@@ -95,7 +96,7 @@ podman)
   cat >"$folder/podman" <<X
 #!/bin/bash
 verb=\$1; shift; [ "\$verb" != run ] || set -- --cgroup-parent "$parent" "\$@"
-exec timeout $limit podman --root "$folder/root" --runroot "$folder/run" --tmpdir "$folder/tmp" --cgroup-manager cgroupfs --runtime "$core" "\$verb" "\$@"
+exec ${limited[*]} podman --root "$folder/root" --runroot "$folder/run" --tmpdir "$folder/tmp" --cgroup-manager cgroupfs --runtime "$core" "\$verb" "\$@"
 X
   chmod +x "$folder/podman"
   run=("$folder/podman")
@@ -108,7 +109,7 @@ dockerd)
   dockerd --data-root "$folder/root" --exec-root "$folder/run" -p "$folder/pid" -H "$DOCKER_HOST" --iptables=false --ip6tables=false --bridge none \
     --cgroup-parent "$parent" --add-runtime "shoal=$core" --default-runtime shoal >"$folder/log" 2>&1 &
   daemon=$!
-  run=(timeout "$limit" /usr/bin/docker)
+  run=("${limited[@]}" /usr/bin/docker)
   await "${run[@]}" version
   expect 0 . "${run[@]}" import "$folder/rootfs.tar" busybox:latest
   expect 0 '^shoal$' "${run[@]}" info --format '{{.DefaultRuntime}}'
@@ -131,7 +132,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 X
   containerd -c "$folder/config.toml" >"$folder/log" 2>&1 &
   daemon=$!
-  run=(timeout "$limit" ctr -a "$folder/containerd.sock")
+  run=("${limited[@]}" ctr -a "$folder/containerd.sock")
   await "${run[@]}" version
   expect 0 'unpacking' "${run[@]}" image import "$folder/image.tar"
   image=$("${run[@]}" image ls -q | head -1)
