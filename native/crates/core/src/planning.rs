@@ -61,10 +61,10 @@ fn check_log(create: &Create) -> Result<(), Failure> {
             "maxFiles and maxSizeBytes must be at least 1",
         ));
     }
-    if log.mode == LogMode::NonBlocking {
+    if log.mode == LogMode::NonBlocking && log.max_buffer_bytes == 0 {
         return Err(Failure::invalid(
-            "reading log.mode",
-            "non-blocking is not there yet; use blocking",
+            "reading log.maxBufferBytes",
+            "0 holds nothing; give at least 1, or mode blocking",
         ));
     }
     Ok(())
@@ -101,8 +101,8 @@ mod tests {
                 "health.test",
             ),
             (
-                |v| v["log"] = json!({"path": "/x", "maxSizeBytes": null, "maxFiles": 1, "mode": "non-blocking", "maxBufferBytes": 1}),
-                "log.mode",
+                |v| v["log"] = json!({"path": "/x", "maxSizeBytes": null, "maxFiles": 1, "mode": "non-blocking", "maxBufferBytes": 0}),
+                "log.maxBufferBytes",
             ),
             (
                 |v| v["spec"]["linux"]["namespaces"] = json!([{"type": "pid"}]),

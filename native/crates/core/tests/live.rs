@@ -149,6 +149,89 @@ fn rotated_files_are_compressed_and_read_as_one_log() {
     core.expect_clean();
 }
 
+/// The process that writes the log of a container in non-blocking mode: it has the file open and is named for it.
+fn log_writer(core: &Core, id: &str) -> Option<i32> {
+    let path = core.log_path(id);
+    let has_it = |pid: i32| {
+        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+            fds.flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path))
+        })
+    };
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(|pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name == "shoal-log\n") && has_it(*pid)
+        })
+}
+
+#[test]
+fn a_log_that_blocks_nobody_counts_what_it_loses_and_takes_a_new_writer() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let script = format!("echo first; {} seq 1 300000; exit 7", support::GATE);
+    let mut create = core.create("a", &["sh", "-c", &script]);
+    create["log"]["mode"] = json!("non-blocking");
+    create["log"]["maxBufferBytes"] = json!(65_536);
+    begin(&core, &mut client, create);
+    until("the first line is in the log", || {
+        core.log_text("a") == "first\n"
+    });
+    let send = |pid: i32, signal: i32| {
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{pid}");
+    };
+    // A disk that stands still. The program ends all the same, and only then does the disk go on.
+    let writer = log_writer(&core, "a").expect("a writer");
+    send(writer, libc::SIGSTOP);
+    let pid = client.by_id("state", "a")["pid"].as_i64().expect("pid");
+    core.open_gate();
+    until("the program has ended", || {
+        fs::metadata(format!("/proc/{pid}")).is_err()
+    });
+    send(writer, libc::SIGCONT);
+    assert_eq!(client.exit("a")["exitCode"], 7);
+    let record = fs::read(core.dir.join("core/a/exit.json")).expect("the exit record");
+    let record: Value = serde_json::from_slice(&record).expect("JSON");
+    let lost = record["lostLogRecords"].as_u64().expect("a number");
+    let text = core.log_text("a");
+    let lines: Vec<u64> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.parse().expect("a whole line"))
+        .collect();
+    assert!(lost > 0 && lines.is_sorted(), "{lost} lost");
+    assert_eq!(lines.len() as u64 + lost, 300_000);
+    client.delete("a");
+
+    let mut create = core.create("b", &["cat"]);
+    create["stdin"] = json!("once");
+    create["log"]["mode"] = json!("non-blocking");
+    begin(&core, &mut client, create);
+    let mut stream = Stream::open(
+        &core,
+        json!({"call": "attach", "containerId": "b", "stdin": true, "stdout": true, "stderr": true, "logs": false}),
+    );
+    stream.write("one\n");
+    until("one is in the log", || core.log_text("b") == "one\n");
+    let writer = log_writer(&core, "b").expect("a writer");
+    send(writer, libc::SIGKILL);
+    until("it is gone", || log_writer(&core, "b").is_none());
+    stream.write("two\n");
+    until("two is in the log", || core.log_text("b") == "one\ntwo\n");
+    stream.close_stdin();
+    assert_eq!(client.exit("b")["exitCode"], 0);
+    client.delete("b");
+    until("no writer stays", || log_writer(&core, "b").is_none());
+    core.expect_clean();
+}
+
 fn check(test: Value, change: Value) -> Value {
     let mut check = json!({"test": test, "intervalMs": 30, "timeoutMs": 5000, "startPeriodMs": 0, "startIntervalMs": 30, "retries": 2});
     for (name, value) in change.as_object().expect("fields") {

@@ -128,7 +128,7 @@ pub(crate) fn close_rest(preserved: u32) -> Result<(), Failure> {
 }
 
 /// Closes every descriptor above the standard streams but those in `kept`, of a process that is to use no other any more.
-pub(crate) fn close_all_but(kept: &mut [RawFd]) {
+pub fn close_all_but(kept: &mut [RawFd]) {
     kept.sort_unstable();
     let mut first = FIRST_FD;
     for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {

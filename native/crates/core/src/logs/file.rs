@@ -7,6 +7,7 @@ use super::record::{self, Stream, Timestamp};
 use shoal_protocol::calls::Log;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// An open log with its rotation.
@@ -68,6 +69,11 @@ impl LogFile {
         record.clear();
         record.shrink_to(4 * PIECE_BYTES_MAX);
         self.record = record;
+    }
+
+    /// The descriptor, for a process that is to keep no other.
+    pub(super) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     fn flush(&mut self, bytes: &[u8], records: u64) {

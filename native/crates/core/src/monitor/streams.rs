@@ -176,6 +176,13 @@ impl Streams {
         self.clients.iter().any(Client::is_behind)
     }
 
+    fn log_wanted(&self) -> Option<(RawFd, i16)> {
+        match &self.sink {
+            Sink::Log(log) => log.wanted(),
+            Sink::Nowhere | Sink::Capture(..) => None,
+        }
+    }
+
     fn stdin_is_full(&self) -> bool {
         self.input
             .as_ref()
@@ -192,6 +199,7 @@ impl Streams {
                     .map(|output| watch(output.from.as_raw_fd(), libc::POLLIN)),
             );
         }
+        fds.extend(self.log_wanted().map(|(fd, events)| watch(fd, events)));
         if let Some(input) = &self.input
             && self.stdin_is_full()
         {
@@ -213,6 +221,12 @@ impl Streams {
     /// Moves what is there in every direction. Clients that are stalled too long are dropped when `impatient`.
     pub(super) fn turn(&mut self, ready: &Ready, buffer: &mut [u8], impatient: bool) {
         let now = Instant::now();
+        if let Some((fd, _)) = self.log_wanted()
+            && ready.of(fd) != 0
+            && let Sink::Log(log) = &mut self.sink
+        {
+            log.turn();
+        }
         if let Some(input) = &self.input
             && ready.of(input.to.as_raw_fd()) != 0
         {
