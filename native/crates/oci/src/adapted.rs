@@ -46,6 +46,12 @@ impl Driver for Adapted {
         }
     }
 
+    fn clones_into(&self, resources: &Resources) -> bool {
+        self.inner
+            .as_ref()
+            .is_some_and(|inner| inner.clones_into(resources))
+    }
+
     fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
         let Some(inner) = &self.inner else {
             return Ok(None);
@@ -62,6 +68,13 @@ impl Driver for Adapted {
             None => Ok(()),
             Some(inner) if self.below.is_empty() => inner.attach(path, pid),
             Some(inner) => inner.attach_below(path, &self.below, pid),
+        }
+    }
+
+    fn admit(&self, path: &str, pid: i32) -> Result<Vec<OwnedFd>, Failure> {
+        match &self.inner {
+            Some(inner) if self.below.is_empty() => inner.admit(path, pid),
+            _ => self.attach(path, pid).map(|()| Vec::new()),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The words between a container's maker and its first process, over one message socket. End of file after the start means that the
 //! program is running.
 
+use crate::cgroup::entrance;
 use crate::lookup::Unstartable;
 use crate::sys::{process, socket};
 use serde::{Deserialize, Serialize};
 use shoal_protocol::oci::State;
 use shoal_protocol::{Failure, FailureCode};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Longest report.
 pub const REPORT_BYTES_MAX: usize = 16 * 1024;
@@ -30,6 +31,7 @@ pub enum Report {
 
 /// What the maker tells init: one byte each, in this order.
 pub const MAPPED: &[u8] = b"m";
+/// With descriptors: the process puts itself into its groups by them.
 pub const ATTACHED: &[u8] = b"a";
 pub const HOOKED: &[u8] = b"h";
 pub const START: &[u8] = b"s";
@@ -78,6 +80,22 @@ pub(crate) fn hear(channel: BorrowedFd<'_>, word: &[u8]) {
         Ok(length) if &buffer[..length] == word => {}
         _ => process::exit_now(1),
     }
+}
+
+/// Waits for the maker's `ATTACHED`, and does what is left of it for this process to do: it puts itself into the groups that came with
+/// the word (`cgroup::entrance`). Ends this process when there is no maker any more.
+pub(crate) fn join_groups(channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    let mut buffer = [0u8; 8];
+    match socket::receive_with_fds(channel, &mut buffer) {
+        Ok((length, entrances)) if &buffer[..length] == ATTACHED => entrance::enter(entrances),
+        _ => process::exit_now(1),
+    }
+}
+
+/// Says that the process is in its groups, or by what it is to put itself there.
+pub(crate) fn tell_attached(channel: BorrowedFd<'_>, entrances: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = entrances.iter().map(AsFd::as_fd).collect();
+    socket::send_with_fds(channel, ATTACHED, &fds)
 }
 
 /// Says why there will be no program, and ends this process.

@@ -2,7 +2,7 @@
 //!
 //! It is a copy of a single-threaded process (the monitor, itself a fork of the zygote, or the command line), so that allocating here is safe.
 
-use crate::channel::{self, ATTACHED, HOOKED, MAPPED, Report, START};
+use crate::channel::{self, HOOKED, MAPPED, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::filling;
 use crate::labels::Labels;
@@ -276,7 +276,7 @@ pub(crate) fn set_names(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {
-    channel::hear(orders.channel.as_fd(), ATTACHED);
+    channel::join_groups(orders.channel.as_fd())?;
     if orders.plan.makes(libc::CLONE_NEWCGROUP) {
         doing(
             "making a cgroup namespace",

@@ -3,7 +3,7 @@
 
 use crate::caps::{self, Masks};
 use crate::cgroup::Driver;
-use crate::channel::{self, ATTACHED, Listener, Report, START};
+use crate::channel::{self, Listener, Report, START};
 use crate::labels::Labels;
 use crate::lookup::Unstartable;
 use crate::namespaces::Namespaces;
@@ -214,9 +214,9 @@ fn settle(join: &Join<'_>, pid: i32, channel: &OwnedFd) -> Result<(), Failure> {
     if let Some(score) = score {
         launch::set_oom_score(pid, score)?;
     }
-    join.driver.attach(join.cgroup, pid)?;
+    let entrances = join.driver.admit(join.cgroup, pid)?;
     // A process that has failed has closed its end; its report is still to be read.
-    drop(socket::send(channel.as_fd(), ATTACHED));
+    drop(channel::tell_attached(channel.as_fd(), &entrances));
     Ok(())
 }
 
@@ -299,7 +299,7 @@ fn go_in(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
                 .and_then(|()| process::change_root_to_working_directory()),
         )?;
     }
-    channel::hear(orders.channel.as_fd(), ATTACHED);
+    channel::join_groups(orders.channel.as_fd())?;
     if let Some(affinity) = affinity {
         attributes::apply_affinity("final", &affinity.last)?;
     }

@@ -1,7 +1,7 @@
 //! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
 
 use crate::cgroup::Driver;
-use crate::channel::{self, ATTACHED, HOOKED, Listener, MAPPED, Report, START};
+use crate::channel::{self, HOOKED, Listener, MAPPED, Report, START};
 use crate::init::{self, Opened, Orders};
 use crate::labels::{Labels, Modules};
 use crate::lookup::Unstartable;
@@ -191,9 +191,8 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
             Some(listener)
         }
     };
-    // Only v2 clones into its group and needs it first; with v1 groups are made while init mounts.
-    let unified = around.cgroups.is_none();
-    let cgroup = if unified {
+    // Only v2 clones into its group and needs it first; groups of v1 are made while init mounts.
+    let cgroup = if driver.clones_into(resources) {
         driver.create(&plan.cgroup, resources)?;
         made.group = true;
         driver.clone_target(&plan.cgroup)?
@@ -329,9 +328,9 @@ fn settle(
         driver.create(&plan.cgroup, &plan.spec.linux.resources)?;
         *has_group = true;
     }
-    driver.attach(&plan.cgroup, pid)?;
+    let entrances = driver.admit(&plan.cgroup, pid)?;
     // Init that has already failed has closed its end; its report is still to be read.
-    drop(socket::send(channel.as_fd(), ATTACHED));
+    drop(channel::tell_attached(channel.as_fd(), &entrances));
     Ok(())
 }
 

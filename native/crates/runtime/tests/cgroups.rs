@@ -167,6 +167,33 @@ fn gone(group: &Group) -> bool {
 }
 
 #[test]
+fn a_process_puts_itself_into_every_group_by_what_admit_gives() {
+    let Some(group) = group("admit") else { return };
+    group.create(r#"{"pids":{"limit":7}}"#);
+    let mut shell = Shell::new();
+    let own = group.driver.admit(&group.path, shell.pid());
+    let own = own.expect("admitted");
+    assert_eq!(own.is_empty(), !is_v1(), "only v1 needs them");
+    for entrance in &own {
+        // The shell writes itself, through what this process has opened.
+        let (pid, number) = (std::process::id(), entrance.as_raw_fd());
+        assert_eq!(
+            shell.ask(&format!("echo 0 >/proc/{pid}/fd/{number}; echo $?")),
+            "0"
+        );
+    }
+    let mut found = 0;
+    for dir in group.driver.directories(&group.path) {
+        let Ok(inside) = std::fs::read_to_string(dir.join("cgroup.procs")) else {
+            continue;
+        };
+        assert_eq!(inside.trim(), shell.pid().to_string(), "{}", dir.display());
+        found += 1;
+    }
+    assert_eq!(found, own.len().max(1));
+}
+
+#[test]
 fn limits_are_what_the_kernel_then_says() {
     let Some(group) = group("limits") else { return };
     group.create(

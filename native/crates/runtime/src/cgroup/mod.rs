@@ -5,6 +5,7 @@ pub mod convert;
 pub mod detect;
 pub mod devices;
 pub mod ebpf;
+pub(crate) mod entrance;
 pub mod fast;
 pub mod files;
 pub mod freeze;
@@ -77,6 +78,8 @@ pub trait Driver: Send + Sync {
     /// As `create`, for callers that may have no right to control groups at all.
     fn create_with(&self, path: &str, resources: &Resources, access: Access)
     -> Result<(), Failure>;
+    /// Whether a container with these limits is cloned into its group, which then has to be made first.
+    fn clones_into(&self, resources: &Resources) -> bool;
     /// A descriptor to clone straight into, where the layout can (v2).
     fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure>;
     /// As `clone_target`, for a further process of the container whose init is `init`: where groups have been made inside, so
@@ -86,6 +89,11 @@ pub trait Driver: Send + Sync {
     }
     /// Puts a process in; nothing to do for one that was cloned into `clone_target`.
     fn attach(&self, path: &str, pid: i32) -> Result<(), Failure>;
+    /// As `attach`, for a process with one thread that waits for its maker's word: gives what it is to put itself in by, with
+    /// `entrance::enter`, as that is quicker (v1). None when it is in.
+    fn admit(&self, path: &str, pid: i32) -> Result<Vec<OwnedFd>, Failure> {
+        self.attach(path, pid).map(|()| Vec::new())
+    }
     /// Puts a process in groups below the container's own, and in its own where `below` says nothing.
     fn attach_below(&self, path: &str, below: &[Below], pid: i32) -> Result<(), Failure>;
     /// Changes limits of a group with processes in it; absent is unchanged. Where the container has no group for what is
@@ -230,16 +238,21 @@ fn enter(files: &dyn Files, dir: &std::path::Path, pid: i32) -> Result<(), Failu
     files
         .write(&dir.join("cgroup.procs"), &pid.to_string())
         .map_err(|error| {
-            let mut failure = Failure::io(
-                format!("adding pid {pid} to cgroup {}", dir.display()),
+            not_entered(
+                &format!("adding pid {pid} to cgroup {}", dir.display()),
                 &error,
-            );
-            if is(&error, libc::EINVAL) {
-                failure.message =
-                    format!("{error} (a realtime process in a group without realtime runtime?)");
-            }
-            failure
+            )
         })
+}
+
+/// A group that does not take a process.
+fn not_entered(doing: &str, error: &std::io::Error) -> Failure {
+    let mut failure = Failure::io(doing, error);
+    if is(error, libc::EINVAL) {
+        failure.message =
+            format!("{error} (a realtime process in a group without realtime runtime?)");
+    }
+    failure
 }
 
 fn open_dir(dir: &std::path::Path) -> Result<OwnedFd, Failure> {

@@ -6,8 +6,8 @@ use super::files::Files;
 use super::group::{self, Made, join};
 use super::writes::{self, Write};
 use super::{
-    Access, Below, Driver, OomWatch, Stats, check, denied, enter, freeze, is_privileged, keyed,
-    kill, limits_v1, stats_v1, v2,
+    Access, Below, Driver, OomWatch, Stats, check, denied, enter, entrance, freeze, is_privileged,
+    keyed, kill, limits_v1, stats_v1, v2,
 };
 use crate::sys::{file, is, process};
 use shoal_protocol::{Failure, FailureCode, oci::Resources};
@@ -23,8 +23,7 @@ const ALWAYS: [&str; 6] = ["memory", "pids", "cpu", "cpuacct", "devices", "freez
 pub struct V1 {
     pub hierarchies: Vec<Hierarchy>,
     pub files: Box<dyn Files>,
-    /// The v2 mount beside (hybrid): every container is in a group there too, which gives it one kill for all, and the
-    /// controllers that are only there.
+    /// The v2 mount beside (hybrid): a container that needs something which is only there is in a group there too.
     pub unified: Option<v2::V2>,
 }
 
@@ -134,7 +133,7 @@ impl V1 {
                 self.allow_devices(&join(&hierarchy.mount, path), None, rules)?;
             }
         }
-        match &self.unified {
+        match self.needed_beside(part) {
             Some(unified) => unified.build(path, part, made).or_else(|failure| {
                 // Nothing depends on the group there unless something was asked of it.
                 let nothing = *part == Resources::default() && super::is_denied(&failure);
@@ -142,6 +141,15 @@ impl V1 {
             }),
             None => Ok(()),
         }
+    }
+
+    /// The v2 mount, if a container has a group there: for limits that v1 does not keep (`part`), for device rules, or to be frozen.
+    fn needed_beside(&self, part: &Resources) -> Option<&v2::V2> {
+        self.unified.as_ref().filter(|unified| {
+            *part != Resources::default()
+                || unified.limits_devices()
+                || self.hierarchy("freezer").is_none()
+        })
     }
 
     /// Makes the group in one hierarchy, with the limits of its controllers.
@@ -267,8 +275,42 @@ impl Driver for V1 {
             })
     }
 
-    fn clone_target(&self, _path: &str) -> Result<Option<OwnedFd>, Failure> {
-        Ok(None)
+    fn clones_into(&self, resources: &Resources) -> bool {
+        // What cannot be divided is refused by the creation.
+        self.divide(resources)
+            .is_ok_and(|part| self.needed_beside(&part).is_some())
+    }
+
+    fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        Ok(self.unified.as_ref().and_then(|unified| {
+            // A container that needs nothing of v2 has no group there.
+            super::open_dir(&join(&unified.mount, path)).ok()
+        }))
+    }
+
+    fn admit(&self, path: &str, pid: i32) -> Result<Vec<OwnedFd>, Failure> {
+        // Frozen, a process would not come to the groups after that one.
+        let (freezers, others): (Vec<_>, Vec<_>) =
+            self.used().partition(|hierarchy| hierarchy.has("freezer"));
+        let dirs = others
+            .into_iter()
+            .chain(freezers)
+            .map(|hierarchy| join(&hierarchy.mount, path));
+        match entrance::open(self.files.as_ref(), dirs) {
+            Ok(entrances) if !entrances.is_empty() => {
+                if let Some(unified) = self
+                    .unified
+                    .as_ref()
+                    .filter(|_| self.beside(path).is_some())
+                {
+                    // It was cloned into the group there where that could be done.
+                    unified.attach(path, pid)?;
+                }
+                Ok(entrances)
+            }
+            // Without a right to them, or without any, it is as without entrances, and the words are those of `attach`.
+            _ => self.attach(path, pid).map(|()| Vec::new()),
+        }
     }
 
     fn attach(&self, path: &str, pid: i32) -> Result<(), Failure> {
@@ -348,13 +390,7 @@ impl Driver for V1 {
                     let pids = self.pids(path);
                     let mut made = Made::default();
                     self.make(hierarchy, path, &Resources::default(), &mut made)?;
-                    for pid in pids {
-                        match enter(self.files.as_ref(), &dir, pid) {
-                            // It has ended meanwhile.
-                            Err(failure) if failure.errno == Some(libc::ESRCH) => {}
-                            other => other?,
-                        }
-                    }
+                    self.move_in(&dir, &pids)?;
                 }
                 writes::apply(self.files.as_ref(), &dir, &writes)?;
             }
@@ -370,7 +406,15 @@ impl Driver for V1 {
             self.allow_devices(&dir, List::parse(&held).as_ref(), &wanted)?;
         }
         match &self.unified {
-            Some(unified) if part != Resources::default() => unified.update(path, &part),
+            Some(unified) if part != Resources::default() => {
+                if self.beside(path).is_none() {
+                    let pids = self.pids(path);
+                    let mut made = Made::default();
+                    unified.build(path, &Resources::default(), &mut made)?;
+                    self.move_in(&join(&unified.mount, path), &pids)?;
+                }
+                unified.update(path, &part)
+            }
             _ => Ok(()),
         }
     }
@@ -474,6 +518,18 @@ impl Driver for V1 {
 }
 
 impl V1 {
+    /// Puts a container's processes into one more group.
+    fn move_in(&self, dir: &Path, pids: &[i32]) -> Result<(), Failure> {
+        for pid in pids {
+            match enter(self.files.as_ref(), dir, *pid) {
+                // It has ended meanwhile.
+                Err(failure) if failure.errno == Some(libc::ESRCH) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the container has a group in the hierarchy that a directory is of.
     fn is_within_container(&self, dir: &Path, path: &str) -> bool {
         self.used().any(|hierarchy| {

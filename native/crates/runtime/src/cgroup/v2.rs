@@ -316,6 +316,10 @@ impl Driver for V2 {
         })
     }
 
+    fn clones_into(&self, _resources: &Resources) -> bool {
+        true
+    }
+
     fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
         match open_dir(&self.dir(path)) {
             Err(failure) if failure.errno == Some(libc::ENOENT) && !is_privileged() => Ok(None),

@@ -29,14 +29,40 @@ pub fn fork() -> io::Result<Side<i32>> {
 pub struct Clone<'a> {
     /// `CLONE_NEW*` of the namespaces that it starts in.
     pub namespaces: i32,
-    /// A v2 group that it starts in.
+    /// A v2 group that it starts in, where the kernel and the group let it. Whoever needs it there looks afterwards.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// It becomes a child of the caller's parent (CLONE_PARENT).
     pub sibling: bool,
 }
 
+/// What clone3 says of a group that it cannot start a process in: before Linux 5.7, without a right to the group, or one that takes none.
+const NOT_INTO: [i32; 5] = [
+    libc::EINVAL,
+    libc::EACCES,
+    libc::EPERM,
+    libc::EBUSY,
+    libc::EOPNOTSUPP,
+];
+
 /// clone3(2) with fork semantics. One thread only, as `fork`. The pid is in the caller's pid namespace.
 pub fn clone(how: &Clone<'_>) -> io::Result<Side<i32>> {
+    match clone_into(how) {
+        Err(error)
+            if how.cgroup.is_some()
+                && error
+                    .raw_os_error()
+                    .is_some_and(|errno| NOT_INTO.contains(&errno)) =>
+        {
+            clone_into(&Clone {
+                cgroup: None,
+                ..*how
+            })
+        }
+        other => other,
+    }
+}
+
+fn clone_into(how: &Clone<'_>) -> io::Result<Side<i32>> {
     // SAFETY: clone_args is plain data for which all zeroes is the documented default.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = how.namespaces.cast_unsigned().into();

@@ -236,6 +236,67 @@ fn hybrid_uses_the_v2_mount_for_what_only_it_has() {
 }
 
 #[test]
+fn admit_gives_the_entrances_of_the_groups_that_are_there_and_the_freezers_last() {
+    let recording = Recording::default();
+    let driver = driver_of(&recording, &["freezer", "memory", "blkio", "pids"]);
+    driver.create("/a", &Resources::default()).expect("created");
+    recording.forget();
+    let entrances = driver.admit("/a", 7).expect("admitted");
+    assert_eq!(entrances.len(), 3);
+    assert_eq!(
+        recording.lines(),
+        [
+            "open /c/memory/a/tasks",
+            "open /c/pids/a/tasks",
+            "open /c/freezer/a/tasks"
+        ]
+    );
+}
+
+#[test]
+fn admit_attaches_itself_where_the_entrances_may_not_be_opened() {
+    let recording = Recording::default();
+    let driver = driver_of(&recording, &["memory", "pids"]);
+    driver.create("/a", &Resources::default()).expect("created");
+    recording.forget();
+    recording.refuse_once("/c/pids/a/tasks", libc::EACCES);
+    let entrances = driver.admit("/a", 7).expect("admitted");
+    assert!(entrances.is_empty());
+    assert_eq!(
+        recording.lines(),
+        [
+            "open /c/memory/a/tasks",
+            "/c/memory/a/cgroup.procs=7",
+            "/c/pids/a/cgroup.procs=7"
+        ]
+    );
+}
+
+#[test]
+fn a_container_has_a_group_in_the_v2_mount_beside_only_where_something_is_asked_of_it() {
+    let recording = Recording {
+        contents: vec![("/c/unified/cgroup.controllers", "hugetlb\n")],
+        ..Recording::default()
+    };
+    let driver = V1 {
+        hierarchies: driver_of(&recording, &["memory", "freezer"]).hierarchies,
+        ..hybrid(&recording)
+    };
+    let plain = resources(r#"{"memory":{"limit":5}}"#);
+    let beside = resources(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":9}]}"#);
+    assert!(!driver.clones_into(&plain) && driver.clones_into(&beside));
+    driver.create("/a", &plain).expect("created");
+    assert_eq!(
+        recording.lines(),
+        [
+            "mkdir /c/memory/a",
+            "/c/memory/a/memory.limit_in_bytes=5",
+            "mkdir /c/freezer/a"
+        ]
+    );
+}
+
+#[test]
 fn update_writes_what_is_asked_and_moves_nothing_where_the_group_is() {
     let recording = Recording {
         contents: vec![("cgroup.procs", "")],
