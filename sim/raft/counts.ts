@@ -40,6 +40,7 @@ const names = [
   "managers replaced by new ones",
   "snapshots taken",
   "snapshots installed",
+  "saves done in place",
   "entries committed",
   "client operations",
   "linearizable reads",

@@ -210,20 +210,25 @@ export class SimDisk {
       },
       sync: () => {
         const written = file.undo.length;
-        return this.#operation(life, () => {
-          this.syncs += 1;
-          if (this.failNext === "sync") {
-            this.syncFailed = true;
-            this.#loseWrites(file);
-          }
-          this.#failIf("sync");
-          if (file.stuck.size > 0) this.#unstick(file, written);
-          if (written === file.undo.length) file.undo.length = 0;
-          else file.undo.splice(0, written);
-        });
+        return this.#operation(life, () => this.#sync(file, written));
       },
+      isQuick: () => life.alive && this.slowMsMax === 0 && this.#random.chance(500),
+      syncNow: () => this.#sync(file, file.undo.length),
       close: () => this.#operation(life, () => {}),
     };
+  }
+
+  /** Makes the first `written` writes durable. */
+  #sync(file: File, written: number): void {
+    this.syncs += 1;
+    if (this.failNext === "sync") {
+      this.syncFailed = true;
+      this.#loseWrites(file);
+    }
+    this.#failIf("sync");
+    if (file.stuck.size > 0) this.#unstick(file, written);
+    if (written === file.undo.length) file.undo.length = 0;
+    else file.undo.splice(0, written);
   }
 
   #create(life: Life, name: string, contents: Uint8Array, bytes: number): Promise<void> {

@@ -414,6 +414,19 @@ export class Host implements Endpoint {
           if (!claims.resolved(copy)) ledger.violate(`${this.peer}: saves end out of order`);
         });
       },
+      saveNow: (change) => {
+        claims.asked(change);
+        // A power failure or a failed sync leaves it as asked for: it may be there or not.
+        if (!(log.saveNow?.(change) ?? false)) {
+          claims.pending.pop();
+          return false;
+        }
+        this.#with.counts["saves done in place"] += 1;
+        if (this.disk.syncFailed)
+          ledger.violate(`${this.peer}: a save succeeds after a sync has failed`);
+        if (!claims.resolved(change)) ledger.violate(`${this.peer}: saves end out of order`);
+        return true;
+      },
       compact: (snapshot, keepFrom) => {
         claims.pendingSnapshots.push(snapshot.index);
         agenda.stir();

@@ -444,6 +444,14 @@ const storage: readonly Fault[] = [
     replace: "",
   },
   {
+    name: "saved-in-place-without-sync",
+    pitfall: "2",
+    what: "a record of the log that is saved in place is written and not synced",
+    file: "src/io/raft-log-writer.ts",
+    find: "      this.#file.syncNow();\n",
+    replace: "",
+  },
+  {
     name: "promises-not-written",
     pitfall: "2",
     what: "a save of term and vote alone is put off like one of the commit index",

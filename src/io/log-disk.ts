@@ -14,6 +14,10 @@ export interface LogFile {
    * With `patient` the event loop may be held up for it, for at most patienceMs (sync-thread.ts).
    */
   sync(patient?: boolean): Promise<void>;
+  /** Whether syncNow() may be called: no sync is under way, and the device is steadily quick (sync-pace.ts). */
+  isQuick(): boolean;
+  /** Like sync(), with the event loop held up until it is over. Throws the system's error. */
+  syncNow(): void;
   close(): Promise<void>;
 }
 
@@ -108,6 +112,8 @@ function logFile(fd: number, thread: () => SyncThread): LogFile {
       }
     },
     sync: (patient) => thread().sync(fd, patient),
+    isQuick: () => thread().isQuick(),
+    syncNow: () => thread().syncNow(fd),
     close: () => closeFd(fd),
   };
 }

@@ -48,11 +48,19 @@ interface Settled {
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
-type Waiting = Settled &
-  (
-    | { readonly kind: "save"; readonly change: SaveChange }
-    | { readonly kind: "job"; readonly doing: string; readonly run: () => Promise<void> }
-  );
+interface WaitingSave extends Settled {
+  readonly kind: "save";
+  readonly change: SaveChange;
+}
+interface WaitingJob extends Settled {
+  readonly kind: "job";
+  readonly doing: string;
+  readonly run: () => Promise<void>;
+}
+type Waiting = WaitingSave | WaitingJob;
+
+/** What a save is called where its failure is told. */
+const saving = "saving the raft log";
 
 export class DiskLog implements RaftLog {
   readonly #disk: LogDisk;
@@ -120,7 +128,32 @@ export class DiskLog implements RaftLog {
 
   save(change: SaveChange): Promise<void> {
     this.#assertOpen();
-    return this.#wait({ kind: "save", change });
+    return new Promise((resolve, reject) => {
+      this.#wait({ kind: "save", change, resolve, reject });
+    });
+  }
+
+  /** One small record into the segment that is written, and its sync in place, where the device is steadily quick. */
+  saveNow(change: SaveChange): boolean {
+    this.#assertOpen();
+    if (this.#dead !== null) throw this.#dead;
+    const isSmall = change.snapshot === null && change.entries.length <= 1;
+    const isAlone = !this.#working && this.#waiting.length === 0;
+    if (!isSmall || !isAlone || !this.#file.isQuick()) return false;
+    const group = groupOf([change], this.#hardState, this.#lastIndex);
+    if (group.entries.length === 0 && !group.promises) return false;
+    const record = this.#recordOf(group.hardState, group.entries, false);
+    if (!this.#fits(record)) return false;
+    this.#hardState = group.hardState;
+    this.#lastIndex = group.lastIndex;
+    try {
+      const bytes = this.#write(record, null);
+      this.#file.syncNow();
+      this.#written(bytes);
+    } catch (error) {
+      throw this.#die(saving, error);
+    }
+    return true;
   }
 
   compact(snapshot: Snapshot, keepFrom: number): Promise<void> {
@@ -199,20 +232,19 @@ export class DiskLog implements RaftLog {
   }
 
   #inTurn(doing: string, run: () => Promise<void>): Promise<void> {
-    return this.#wait({ kind: "job", doing, run });
+    return new Promise((resolve, reject) => {
+      this.#wait({ kind: "job", doing, run, resolve, reject });
+    });
   }
 
-  #wait(
-    what:
-      | { readonly kind: "save"; readonly change: SaveChange }
-      | { readonly kind: "job"; readonly doing: string; readonly run: () => Promise<void> },
-  ): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (this.#dead !== null) return reject(this.#dead);
-      assert(this.#waiting.length < WAITING_MAX, "the driver waits for its saves");
-      this.#waiting.push({ ...what, resolve, reject });
-      if (!this.#working) void this.#work();
-    });
+  #wait(what: Waiting): void {
+    if (this.#dead !== null) {
+      what.reject(this.#dead);
+      return;
+    }
+    assert(this.#waiting.length < WAITING_MAX, "the driver waits for its saves");
+    this.#waiting.push(what);
+    if (!this.#working) void this.#work();
   }
 
   /** Works off what waits. Never rejects: failures go to those who wait. */
@@ -227,7 +259,7 @@ export class DiskLog implements RaftLog {
         if (first.kind === "job") await first.run();
         else await this.#saveGroup(group.flatMap((it) => (it.kind === "save" ? [it.change] : [])));
       } catch (error) {
-        const dead = this.#die(first.kind === "job" ? first.doing : "saving the raft log", error);
+        const dead = this.#die(first.kind === "job" ? first.doing : saving, error);
         for (const { reject } of group) reject(dead);
         continue;
       }
@@ -331,34 +363,48 @@ export class DiskLog implements RaftLog {
 
   /** One record, one write, one sync. Synchronous up to the sync unless a new segment is begun. */
   async #append(entries: LogRecord["entries"], install: boolean): Promise<void> {
-    const record: LogRecord = {
-      number: this.#nextRecord,
-      hardState: this.#hardState,
-      mark: this.#mark,
-      install,
-      entries,
-    };
-    let bytes = recordBytes(record, this.#keyOfLast());
+    const record = this.#recordOf(this.#hardState, entries, install);
     let header: Uint8Array | null = null;
-    const { bytes: size, keyId } = last(this.#segments);
-    if (this.#writeAt + bytes > size || keyId !== this.#currentKeyId()) {
+    if (!this.#fits(record)) {
       const first = entries[0];
       const before = first === undefined || install ? this.#lastIndex : first.index - 1;
       const most = recordBytes(record, this.#options.cipher?.current ?? null);
       header = await this.#nextSegment(SEGMENT_HEADER_BYTES + most, before);
-      bytes = recordBytes(record, this.#keyOfLast());
     }
-    // A new segment's header goes out with its first record.
+    const bytes = this.#write(record, header);
+    // One entry, and nobody behind it: who has one write at a time has nothing else to do meanwhile.
+    const patient = entries.length <= 1 && this.#waiting.length === 0;
+    await this.#file.sync(patient);
+    this.#written(bytes);
+  }
+
+  #recordOf(hardState: HardState, entries: LogRecord["entries"], install: boolean): LogRecord {
+    return { number: this.#nextRecord, hardState, mark: this.#mark, install, entries };
+  }
+
+  /** Whether `record` goes into the segment that is written. */
+  #fits(record: LogRecord): boolean {
+    const { bytes: size, keyId } = last(this.#segments);
+    if (keyId !== this.#currentKeyId()) return false;
+    return this.#writeAt + recordBytes(record, this.#keyOfLast()) <= size;
+  }
+
+  /** Hands `record` to the system, behind the header of a segment that it is the first of. Returns its bytes. */
+  #write(record: LogRecord, header: Uint8Array | null): number {
+    const key = this.#keyOfLast();
+    const bytes = recordBytes(record, key);
     const lead = header === null ? 0 : header.length;
     const whole = lead + bytes;
     const buffer =
       whole <= this.#buffer.length ? this.#buffer.subarray(0, whole) : new Uint8Array(whole);
     if (header !== null) buffer.set(header);
-    encodeRecord(record, buffer.subarray(lead), this.#keyOfLast());
+    encodeRecord(record, buffer.subarray(lead), key);
     this.#file.write(buffer, this.#writeAt - lead);
-    // One entry, and nobody behind it: who has one write at a time has nothing else to do meanwhile.
-    const patient = entries.length <= 1 && this.#waiting.length === 0;
-    await this.#file.sync(patient);
+    return bytes;
+  }
+
+  /** The record of so many bytes is durable. */
+  #written(bytes: number): void {
     this.#writeAt += bytes;
     this.#nextRecord += 1;
     this.#commitUnsaved = false;

@@ -3,7 +3,7 @@ import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { newSyncCells, patienceMs, startSyncThread, syncCells } from "./sync-thread.ts";
 
 test("syncs are answered in the order they were asked for, a failed one with its code", async () => {
@@ -82,6 +82,26 @@ test.each([false, true])("a late wake-up answers nothing, patient: %s", async (p
     const [asked, answered] = [syncCells.asked, syncCells.answered].map((at) => shared[at]);
     expect(answered).toBe(asked);
   }
+});
+
+test("a device that is steadily quick is synced in place, and not while another sync is under way", async () => {
+  const { thread, fd } = await threadAndFile();
+  expect(thread.isQuick(), "of a device that nothing is known of").toBe(false);
+  // As long as the machine is too busy for a run of quick ones, there is none.
+  await vi.waitFor(
+    async () => {
+      await thread.sync(fd, true);
+      expect(thread.isQuick()).toBe(true);
+    },
+    { timeout: 30_000, interval: 0 },
+  );
+  const done = thread.sync(fd);
+  expect(thread.isQuick()).toBe(false);
+  await done;
+  thread.syncNow(fd);
+  expect(() => thread.syncNow(1_000_000)).toThrow("EBADF");
+  await thread.close();
+  expect(thread.isQuick()).toBe(false);
 });
 
 test("patience ends soon when the device is slow, and is not had again while it is", async () => {

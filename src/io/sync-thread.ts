@@ -4,10 +4,12 @@
  * other through shared memory: messages both ways cost up to half as much CPU again as the sync itself.
  */
 /// <reference lib="es2024.sharedmemory" />
+import { fdatasyncSync } from "node:fs";
 import { getSystemErrorMap } from "node:util";
 import { Worker } from "node:worker_threads";
 import { assert, present } from "../lib/assert.ts";
 import { failure } from "../lib/errors.ts";
+import { createSyncPace } from "./sync-pace.ts";
 
 export interface SyncThread {
   /**
@@ -16,6 +18,10 @@ export interface SyncThread {
    * only when the sync before took less: one that is quick is cheaper waited for than told of.
    */
   sync(fd: number, patient?: boolean): Promise<void>;
+  /** Whether syncNow() may be called: no sync is under way, and the device is steadily quick (sync-pace.ts). */
+  isQuick(): boolean;
+  /** The same on the caller's thread: it is over on return. Throws the system's error. */
+  syncNow(fd: number): void;
   /** Ends the thread; nothing is asked of it afterwards. */
   close(): Promise<void>;
 }
@@ -76,6 +82,7 @@ export function startSyncThread(shared: Int32Array = newSyncCells()): SyncThread
   let askedAt = 0;
   /** How long the last sync took, in ms. */
   let lastMs = Number.POSITIVE_INFINITY;
+  const pace = createSyncPace();
 
   function wakeThread(fd: number): void {
     askedAt = performance.now();
@@ -120,9 +127,15 @@ export function startSyncThread(shared: Int32Array = newSyncCells()): SyncThread
 
   /** The error of the sync that was just answered; null when there was none. */
   function takeAnswer(): Error | null {
-    lastMs = performance.now() - askedAt;
+    took(askedAt, false);
     const errno = Atomics.load(shared, syncCells.errno);
     return errno === 0 ? null : systemError(errno);
+  }
+
+  function took(beganMs: number, onLoop: boolean): void {
+    const now = performance.now();
+    lastMs = now - beganMs;
+    pace.took(beganMs, now, onLoop);
   }
 
   function answered(): void {
@@ -158,6 +171,19 @@ export function startSyncThread(shared: Int32Array = newSyncCells()): SyncThread
         worker.ref();
         if (!wait) ask(fd);
       });
+    },
+    isQuick: () => ended === null && waiting.length === 0 && pace.trusts(performance.now()),
+    syncNow(fd) {
+      assert(
+        ended === null && waiting.length === 0,
+        "a sync is done at once when none is under way",
+      );
+      const beganMs = performance.now();
+      try {
+        fdatasyncSync(fd);
+      } finally {
+        took(beganMs, true);
+      }
     },
     async close() {
       await worker.terminate();

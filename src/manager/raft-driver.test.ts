@@ -123,6 +123,8 @@ class Bench {
     progress: [],
   };
   compactionError: Error | null = null;
+  /** What saveNow() says, or throws. */
+  inPlace: boolean | Error = false;
   /** By how much the driver's time is ahead of when its timers fire. */
   lateMs = 0;
   receive: (message: Message) => void = () => {};
@@ -162,6 +164,12 @@ class Bench {
           const end = (error?: Error): void => (error === undefined ? resolve() : reject(error));
           this.saves.push({ change, end });
         }),
+      saveNow: ({ entries: list }) => {
+        if (this.inPlace === false) return false;
+        did.push(`save now ${list.map(({ index }) => index).join(" ")}`.trim());
+        if (this.inPlace !== true) throw this.inPlace;
+        return true;
+      },
       compact: async (snapshot) => {
         did.push(`compact ${snapshot.index}`);
         if (this.compactionError !== null) throw this.compactionError;
@@ -249,6 +257,43 @@ test("sends before it saves, and what promises something after", async () => {
     "save 1",
   ]);
   expect(await bench.ended(0)).toEqual(["send reply 1", "saved 1"]);
+});
+
+test("what a quick disk saved in place is told at once, before anything is applied", async () => {
+  const bench = await new Bench().started();
+  bench.inPlace = true;
+  const committed = { committed: [entry(1)] };
+  expect(await bench.turn(saving([entry(1)]), saving([entry(2)], committed))).toEqual([
+    "save now 1",
+    "send reply 1",
+    "saved 1",
+    "save now 2",
+    "send reply 2",
+    "saved 2",
+    "apply 1-1",
+    "applied 1",
+  ]);
+});
+
+test("nothing is saved in place for the leader, nor while another save is under way", async () => {
+  const bench = await new Bench().started();
+  bench.inPlace = true;
+  expect(await bench.turn(saving([entry(1)], { afterSave: [] }))).toEqual(["save 1"]);
+  expect(await bench.turn(saving([entry(2)]))).toEqual(["save 2"]);
+  expect(await bench.ended(0, 1)).toEqual(["saved 1", "send reply 2", "saved 2"]);
+  expect(await bench.turn(saving([entry(3)]))).toEqual(["save now 3", "send reply 3", "saved 3"]);
+});
+
+test("a save in place that fails is the end: nothing is told, sent or applied after it", async () => {
+  const bench = await new Bench().started();
+  bench.inPlace = failure("internal", "the disk");
+  const next = saving([entry(2)], { messages: [append([entry(2)])], committed: [entry(1)] });
+  expect(await bench.turn(saving([entry(1)], { committed: [entry(1)] }), next)).toEqual([
+    "save now 1",
+    "fatal the disk",
+  ]);
+  expect(bench.driver.running).toBe(false);
+  expect(await bench.turn(next)).toEqual([]);
 });
 
 test("goes on while a save is under way, and acknowledges saves in order", async () => {

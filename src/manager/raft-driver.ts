@@ -164,7 +164,8 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
       // A disk that does not get on: no new work is drawn, and the leader it belongs to is soon replaced.
       sliced = false;
       let told = false;
-      while (savingBytes < savesBytesMax && core.hasReady()) told = take(core.ready());
+      while (running && savingBytes < savesBytesMax && core.hasReady()) told = take(core.ready());
+      if (!running) return;
       if (!told) settle();
       if (applyFrom < toApply.length || (savingBytes < savesBytesMax && core.hasReady())) wake();
     });
@@ -190,6 +191,7 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     if (!answersFirst) send(ready.messages);
     if (!ready.mustSync) lazy = ready.hardState ?? lazy;
     if (ready.mustSync || ready.save !== null) save(ready);
+    if (!running) return true;
     if (ready.committed.length > 0) {
       if (applyFrom === toApply.length) {
         toApply = [...ready.committed];
@@ -279,8 +281,11 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     assert(job.change !== null, "a save is begun once");
     const change = job.change;
     job.change = null;
+    const alone = underWay.length === 0 && job.awaiting.some(({ messages }) => messages.length > 0);
     underWay.push(job);
-    storage.save(change).then(() => finish(job), fatal);
+    // Who follows has nothing to do until its answer may go: with a quick disk it goes at once, before anything is applied.
+    if (alone && storage.saveNow?.(change) === true) finish(job);
+    else storage.save(change).then(() => finish(job), fatal);
   }
 
   function finish(job: Save): void {
@@ -296,10 +301,10 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     if (running && gathered !== null && underWay.length < savesUnderWayMax) {
       const next = gathered;
       gathered = null;
-      begin(next);
+      guarded(() => begin(next));
     }
-    // Most saves ask for nothing more: no turn is spent on them.
-    if (running && (installed || core.hasReady())) wake();
+    // Most saves ask for nothing more: no turn is spent on them. The pump looks itself.
+    if (running && !pumping && (installed || core.hasReady())) wake();
     tellIdle();
   }
 

@@ -283,6 +283,11 @@ export interface Storage {
   load(): Promise<SavedState>;
   /** One atomic, synced write. Entries replace any saved entries from the same index on. Rejects once and for ever when a sync failed. */
   save(change: Pick<Ready, "hardState" | "entries" | "snapshot">): Promise<void>;
+  /**
+   * For a save that another peer waits for, while no other one is under way: true when it is durable on return. False:
+   * nothing was done, because it would take long or cannot be known not to; save() does it. Throws when save() would reject.
+   */
+  saveNow?(change: Pick<Ready, "hardState" | "entries" | "snapshot">): boolean;
   /** Makes `snapshot` durable and forgets entries before `keepFrom`. */
   compact(snapshot: Snapshot, keepFrom: number): Promise<void>;
   close(): Promise<void>;

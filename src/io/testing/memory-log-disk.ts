@@ -27,6 +27,8 @@ export class MemoryLogDisk implements LogDisk {
   onChange: (() => void) | null = null;
   /** Resolves before a file's sync takes effect, so that saves can pile up behind it. */
   beforeSync: (() => Promise<void>) | null = null;
+  /** Its files say that the event loop may do their syncs. */
+  isQuick = false;
   syncs = 0;
   writes = 0;
   #durableNames: Map<string, MemoryFile> = new Map();
@@ -81,6 +83,10 @@ export class MemoryLogDisk implements LogDisk {
 
   async #sync(file: MemoryFile): Promise<void> {
     await this.beforeSync?.();
+    this.#syncNow(file);
+  }
+
+  #syncNow(file: MemoryFile): void {
     this.syncs += 1;
     const error = this.failNextSync;
     this.failNextSync = null;
@@ -123,6 +129,8 @@ export class MemoryLogDisk implements LogDisk {
         this.onChange?.();
       },
       sync: () => this.#sync(file),
+      isQuick: () => this.isQuick,
+      syncNow: () => this.#syncNow(file),
       close: async () => {},
     };
   }
