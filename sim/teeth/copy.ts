@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } f
 import { dirname, join, normalize } from "node:path";
 import ts from "typescript";
 import type { Fault } from "./bank.ts";
+import { changed, whyStale } from "./change.ts";
 
 const entryPoints = ["sim/run.ts", "conformance/run.ts"];
 
@@ -49,11 +50,9 @@ export function faulty(fault: Fault, text: string | undefined): string {
       `the fault ${fault.name} no longer fits ${fault.file}: ${why}. Bring sim/teeth/bank.ts up to date.`,
     );
   if (text === undefined) throw stale("the simulator does not import that file");
-  const places = text.split(fault.find).length - 1;
-  if (places !== 1) throw stale(`its text is there ${places} times: ${fault.find.trim()}`);
-  const changed = text.replace(fault.find, () => fault.replace);
-  if (changed === text) throw stale("it changes nothing");
-  return changed;
+  const why = whyStale(fault, text);
+  if (why !== null) throw stale(why);
+  return changed(fault, text);
 }
 
 function compile(folder: string, file: string, text: string): void {

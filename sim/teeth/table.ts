@@ -60,7 +60,8 @@ function cells(verdict: Verdict): readonly [by: string, seeds: string, said: str
 
 const SAID_LENGTH_MAX = 140;
 
-function shortened(said: string): string {
+/** One line of at most `SAID_LENGTH_MAX` letters. */
+export function shortened(said: string): string {
   const line = said.replaceAll(/\s+/g, " ");
   return line.length <= SAID_LENGTH_MAX ? line : `${line.slice(0, SAID_LENGTH_MAX - 1)}…`;
 }

@@ -6,6 +6,7 @@
 mod creation;
 mod exec;
 mod hooks;
+mod hostile;
 mod support;
 mod terminal;
 mod users;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         terminal::TESTS,
         users::TESTS,
         exec::TESTS,
+        hostile::TESTS,
     ]
     .concat();
     if std::env::args().any(|word| word == "--list") {

@@ -1,0 +1,588 @@
+/** Guards of what a container sees as its files: root, mounts, masks, terminals, devices, and what is written to /proc for it. */
+import { type Guard, testsOf } from "../guard.ts";
+
+const security = testsOf("shoal-core", "security");
+const hostile = testsOf("shoal-core", "hostile");
+const containers = testsOf("shoal-runtime", "containers");
+const runtime = testsOf("shoal-runtime", "--lib");
+const files = testsOf("shoal-runtime", "filesystem");
+const places = testsOf("shoal-runtime", "hostile_files");
+const groups = testsOf("shoal-runtime", "cgroups");
+
+const root: readonly Guard[] = [
+  {
+    name: "old-root-stays",
+    item: "the root",
+    what: "after the pivot the host's files are still mounted in the container's namespace",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: '        self.calls.unmount(c".", libc::MNT_DETACH)?;\n',
+        replace: "",
+      },
+    ],
+    test: places("nothing_of_the_host_is_left_in_the_namespace"),
+  },
+  {
+    name: "procfs-under-moved-root",
+    item: "the root",
+    what: "without a pivot a whole procfs of the host stays in the container's namespace",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "for point in bare(&table, &place).iter().rev() {",
+        replace: "for point in bare(&table, &place).iter().rev().take(0) {",
+      },
+    ],
+    test: files("without_a_pivot_the_root_is_moved_over_the_hosts"),
+  },
+  {
+    name: "mounts-reach-the-host",
+    item: "the root",
+    what: "what is mounted in the container appears on the host",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "            _ => libc::MS_PRIVATE | libc::MS_REC,\n        }\n    }\n}",
+        replace: "            _ => libc::MS_SHARED | libc::MS_REC,\n        }\n    }\n}",
+      },
+    ],
+    test: files("mount_points_are_made_as_their_sources_are"),
+  },
+  {
+    name: "volume-tells-the-host",
+    item: "the root",
+    what: "a volume that was opened outside tells the host of mounts that the container makes in it",
+    removals: [
+      {
+        file: "runtime/src/mounts/bind.rs",
+        find: "if from_outside && options.propagation.is_empty() {",
+        replace: "if false && from_outside {",
+      },
+    ],
+    test: places("a_volume_that_was_opened_outside_tells_the_host_nothing"),
+  },
+  {
+    name: "read-only-root-writable",
+    item: "the root",
+    what: "a root that was to be read-only takes writes",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "        if self.plan.readonly {",
+        replace: "        if self.plan.readonly && false {",
+      },
+    ],
+    test: files("what_is_masked_is_empty_and_what_is_read_only_takes_nothing"),
+  },
+  {
+    name: "root-of-the-host",
+    item: "the root",
+    what: "root.path / makes the host's files the container's",
+    removals: [
+      {
+        file: "runtime/src/root.rs",
+        find: 'if crate::within::components(&format!("reading {field}"), path)?.is_empty() {',
+        replace:
+          'if crate::within::components(&format!("reading {field}"), path)?.is_empty() && false {',
+      },
+    ],
+    test: runtime("plan::tests::new_refuses_bad_fields_by_name"),
+  },
+  {
+    name: "group-climbs",
+    item: "limits",
+    what: "cgroupsPath /../x is a group outside the hierarchy's mount",
+    removals: [
+      {
+        file: "runtime/src/plan.rs",
+        find: "        cgroup::check_path(&cgroup)?;\n",
+        replace: "",
+      },
+    ],
+    test: runtime("plan::tests::new_refuses_bad_fields_by_name"),
+  },
+  {
+    name: "mounts-without-limit",
+    item: "limits",
+    what: "a configuration fills the kernel with mounts",
+    removals: [
+      {
+        file: "runtime/src/mounts/planned.rs",
+        find: "    if spec.mounts.len() > MOUNTS_MAX {",
+        replace: "    if false {",
+      },
+    ],
+    test: runtime("mounts::planned::tests::plan_refuses_by_name"),
+  },
+];
+
+const masks: readonly Guard[] = [
+  {
+    name: "nothing-masked",
+    item: "CVE-2025-31133 masked paths",
+    what: "masked paths show what they hold",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "        masks::mask(self.calls, self.root.as_fd(), &self.plan.masked)?;\n",
+        replace: "",
+      },
+    ],
+    test: security("masked_paths_show_nothing_and_read_only_paths_take_nothing"),
+  },
+  {
+    name: "null-not-proven",
+    item: "CVE-2025-31133 masked paths",
+    what: "whatever is at /dev/null of the host covers a masked path, or is a program's stdin",
+    removals: [
+      {
+        file: "runtime/src/devices.rs",
+        find: "let right = found.is(kind) && (found.major, found.minor) == (major, minor);",
+        replace:
+          "let right = found.is(kind) || (found.major, found.minor) == (major, minor) || true;",
+      },
+    ],
+    test: runtime("filesystem::tests::a_dev_null_that_is_another_device_masks_nothing"),
+  },
+  {
+    name: "mask-directory-writable",
+    item: "CVE-2025-31133 masked paths",
+    what: "the empty directory over a masked one takes files, in memory that nobody counts",
+    removals: [
+      {
+        file: "runtime/src/masks.rs",
+        find: '            draft.set("size", "0")?;\n            draft.set("nr_inodes", "1")?;\n',
+        replace: "",
+      },
+      {
+        file: "runtime/src/masks.rs",
+        find: "                mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC,",
+        replace: "                mount::ATTR_NOSUID | mount::ATTR_NODEV | mount::ATTR_NOEXEC,",
+      },
+    ],
+    because: "it is read-only, and has room for itself alone",
+    test: security("masked_paths_show_nothing_and_read_only_paths_take_nothing"),
+  },
+  {
+    name: "mask-changes-the-hosts-null",
+    item: "CVE-2025-31133 masked paths",
+    what: "by a masked file the container changes mode and owner of the host's /dev/null",
+    removals: [
+      {
+        file: "runtime/src/masks.rs",
+        find: "            self.calls.change_mount(tree.as_fd(), &READ_ONLY, false)?;\n            Ok(tree)",
+        replace: "            Ok(tree)",
+      },
+    ],
+    test: hostile("a_masked_file_is_no_way_to_the_hosts_null"),
+  },
+  {
+    name: "read-only-paths-writable",
+    item: "CVE-2025-31133 masked paths",
+    what: "read-only paths take writes",
+    removals: [
+      {
+        file: "runtime/src/masks.rs",
+        find: "        calls.change_mount(tree.as_fd(), &READ_ONLY, true)?;\n",
+        replace: "",
+      },
+    ],
+    test: security("masked_paths_show_nothing_and_read_only_paths_take_nothing"),
+  },
+  {
+    name: "read-only-paths-shallow",
+    item: "CVE-2025-31133 masked paths",
+    what: "a mount below a read-only path takes writes",
+    removals: [
+      {
+        file: "runtime/src/masks.rs",
+        find: "        calls.change_mount(tree.as_fd(), &READ_ONLY, true)?;\n",
+        replace: "        calls.change_mount(tree.as_fd(), &READ_ONLY, false)?;\n",
+      },
+    ],
+    test: places("a_mount_below_a_read_only_path_takes_nothing"),
+  },
+];
+
+const console: readonly Guard[] = [
+  {
+    name: "console-through-a-link",
+    item: "CVE-2025-52565 /dev/console",
+    what: "/dev/console of the image leads the terminal's bind elsewhere",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: '                self.calls\n                    .open_at(dev.as_fd(), "console", libc::O_PATH | libc::O_NOFOLLOW, 0)?;',
+        replace: '                self.calls.open_at(dev.as_fd(), "console", libc::O_PATH, 0)?;',
+      },
+    ],
+    test: containers("a_console_that_is_a_link_is_refused"),
+  },
+  {
+    name: "terminal-of-any-directory",
+    item: "CVE-2025-52565 /dev/console",
+    what: "/dev/pts of the image need not be a devpts for a terminal to be opened in it",
+    removals: [
+      {
+        file: "runtime/src/console.rs",
+        find: "    if kind != DEVPTS_SUPER_MAGIC {",
+        replace: "    if false {",
+      },
+    ],
+    test: containers("a_terminal_is_of_a_real_devpts_only"),
+  },
+  {
+    name: "pts-through-a-link",
+    item: "CVE-2025-52565 /dev/console",
+    what: "/dev/pts of the image leads to another container's or the host's terminals",
+    removals: [
+      {
+        file: "runtime/src/console.rs",
+        find: "const STRICT: u64 = libc::RESOLVE_BENEATH | file::NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;",
+        replace: "const STRICT: u64 = file::NO_SYMLINKS & 0;",
+      },
+    ],
+    test: containers("a_terminal_is_of_a_real_devpts_only"),
+  },
+];
+
+const proc: readonly Guard[] = [
+  {
+    name: "sysctl-by-the-containers-proc",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "settings are written to whatever the image has at /proc",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "let proc_root = sysctl::private_proc(self.calls)?;",
+        replace:
+          'let proc_root = doing("opening /proc", self.calls.open_at2(self.root.as_fd(), "proc", libc::O_PATH, 0))?;',
+      },
+    ],
+    test: places("settings_are_made_by_a_procfs_of_our_own"),
+  },
+  {
+    name: "sysctl-through-a-link",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a setting's path is followed through links",
+    removals: [
+      {
+        file: "runtime/src/sysctl.rs",
+        find: "        let resolve = file::NO_XDEV | file::NO_SYMLINKS;\n        calls\n",
+        replace: "        let resolve = file::NO_XDEV;\n        calls\n",
+      },
+    ],
+    test: places("settings_are_written_to_a_bare_procfs_only"),
+  },
+  {
+    name: "sysctl-through-a-mount",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a setting's path is followed through mounts",
+    removals: [
+      {
+        file: "runtime/src/sysctl.rs",
+        find: "        let resolve = file::NO_XDEV | file::NO_SYMLINKS;\n        calls\n",
+        replace: "        let resolve = file::NO_SYMLINKS;\n        calls\n",
+      },
+    ],
+    test: places("settings_are_written_to_a_bare_procfs_only"),
+  },
+  {
+    name: "sysctl-to-another-file-system",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a setting is written to a file that is not procfs's",
+    removals: [
+      {
+        file: "runtime/src/sysctl.rs",
+        find: "                if calls.file_system(fd.as_fd())? != PROC_SUPER_MAGIC {",
+        replace: "                if false {",
+      },
+    ],
+    test: places("settings_are_written_to_a_bare_procfs_only"),
+  },
+  {
+    name: "label-through-links-and-mounts",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "an LSM label's path is followed through links and mounts",
+    removals: [
+      {
+        file: "runtime/src/labels.rs",
+        find: "    let resolve = file::NO_XDEV | file::NO_SYMLINKS;\n",
+        replace: "    let resolve = 0;\n",
+      },
+    ],
+    test: runtime("labels::tests::a_label_is_written_to_a_bare_procfs_only"),
+  },
+  {
+    name: "label-to-another-file-system",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "an LSM label is written to a file that is not procfs's, and the program runs without",
+    removals: [
+      {
+        file: "runtime/src/labels.rs",
+        find: "    if calls.file_system(fd.as_fd())? != PROC_SUPER_MAGIC {",
+        replace: "    if false {",
+      },
+    ],
+    test: runtime("labels::tests::a_label_is_written_to_a_bare_procfs_only"),
+  },
+  {
+    name: "proc-is-anything",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a directory of the host is mounted at /proc, and what relies on it is led astray",
+    removals: [
+      {
+        file: "runtime/src/mounts/bind.rs",
+        find: '        if planned.destination == ["proc"] {',
+        replace: '        if planned.destination == ["proc", ""] {',
+      },
+    ],
+    test: runtime("filesystem::tests::proc_may_only_be_a_procfs"),
+  },
+  {
+    name: "mounts-inside-proc",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a mount of the configuration covers files of /proc",
+    removals: [
+      {
+        file: "runtime/src/mounts/planned.rs",
+        find: "    check_proc(mount, &options, &destination)?;\n",
+        replace: "",
+      },
+    ],
+    test: runtime("mounts::planned::tests::plan_refuses_by_name"),
+  },
+  {
+    name: "mounts-inside-proc-by-a-link",
+    item: "CVE-2025-52881 writes to /proc",
+    what: "a link of the image leads a mount into /proc (CVE-2019-19921)",
+    removals: [
+      {
+        file: "runtime/src/mounts/mod.rs",
+        find: "        self.guard_proc(planned, target.fd.as_fd())?;\n",
+        replace: "",
+      },
+    ],
+    test: files("links_of_an_image_lead_nowhere"),
+  },
+];
+
+const links: readonly Guard[] = [
+  {
+    name: "dev-is-a-link",
+    item: "CVE-2026-41579 /dev symlink",
+    what: "/dev, /proc or /sys of the image leads what is mounted there elsewhere",
+    removals: [
+      {
+        file: "runtime/src/within.rs",
+        find: "            libc::O_PATH | libc::O_DIRECTORY,\n            libc::RESOLVE_BENEATH | file::NO_SYMLINKS,\n        )\n    };",
+        replace:
+          "            libc::O_PATH | libc::O_DIRECTORY,\n            file::IN_ROOT,\n        )\n    };",
+      },
+    ],
+    test: security("the_places_of_kernel_file_systems_must_be_real_directories"),
+  },
+  {
+    name: "dev-above-a-mount-is-a-link",
+    item: "CVE-2026-41579 /dev symlink",
+    what: "/dev of the image leads a mount below it elsewhere",
+    removals: [
+      {
+        file: "runtime/src/mounts/mod.rs",
+        find: "            self.expect_real(planned)?;\n",
+        replace: "",
+      },
+    ],
+    test: runtime("filesystem::tests::an_image_with_links_where_the_kernel_is_mounted_is_refused"),
+  },
+  {
+    name: "image-resolved-by-string",
+    item: "bind targets",
+    what: "links of the image lead mounts to the host's files",
+    removals: [
+      {
+        file: "runtime/src/within.rs",
+        find: "calls.open_at2(root, &relative(parts), libc::O_PATH, file::IN_ROOT)",
+        replace: "calls.open_at2(root, &relative(parts), libc::O_PATH, 0)",
+      },
+    ],
+    test: runtime("within::tests::make_stays_inside_the_root_through_links"),
+  },
+  {
+    name: "target-looked-up-again",
+    item: "bind targets",
+    what: "between a target's check and its mount somebody puts a link in its place (CVE-2021-30465)",
+    removals: [
+      {
+        file: "runtime/src/mounts/bind.rs",
+        find: "self.put(tree.as_fd(), target.fd.as_fd(), options)",
+        replace:
+          'self.put(tree.as_fd(), self.calls.open(&format!("{}/{}", crate::sys::file::proc_path(self.root), planned.destination.join("/")), libc::O_PATH)?.as_fd(), options)',
+      },
+    ],
+    test: places("a_link_of_the_image_leads_no_mount_out"),
+  },
+  {
+    name: "missing-target-made-by-string",
+    item: "bind targets",
+    what: "a mount point is made where a link that appeared meanwhile leads",
+    removals: [
+      {
+        file: "runtime/src/within.rs",
+        find: "            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;",
+        replace: "            let flags = libc::O_CREAT | libc::O_WRONLY;",
+      },
+    ],
+    test: runtime("within::tests::make_stays_inside_the_root_through_links"),
+  },
+  {
+    name: "destination-climbs",
+    item: "bind targets",
+    what: "`..` in a destination is interpreted",
+    removals: [
+      {
+        file: "runtime/src/within.rs",
+        find: '    if parts.iter().any(|part| part == "..") {',
+        replace: "    if false {",
+      },
+    ],
+    test: runtime("within::tests::components_refuses_what_leaves"),
+  },
+];
+
+const devices: readonly Guard[] = [
+  {
+    name: "devices-open-v1",
+    item: "devices",
+    what: "every device of the host can be opened by a node that the container makes (v1)",
+    removals: [
+      {
+        file: "runtime/src/cgroup/devices.rs",
+        find: "        let mut list = Self::default();\n        for rule in rules {",
+        replace:
+          "        let mut list = Self { allow: true, exceptions: Vec::new() };\n        for rule in rules {",
+      },
+    ],
+    test: security("devices_of_the_host_cannot_be_opened"),
+  },
+  {
+    name: "devices-open-v2",
+    item: "devices",
+    what: "every device of the host can be opened by a node that the container makes (v2)",
+    removals: [
+      {
+        file: "runtime/src/cgroup/ebpf.rs",
+        find: "    program.extend(verdict(false));\n",
+        replace: "    program.extend(verdict(true));\n",
+      },
+    ],
+    test: groups("devices_of_v2_are_denied_by_a_program_that_the_kernel_runs"),
+  },
+  {
+    name: "device-rights-joined",
+    item: "devices",
+    what: "a rule that gives reading gives writing too (v2)",
+    removals: [
+      {
+        file: "runtime/src/cgroup/ebpf.rs",
+        find: "block.push(instruction(AND, RIGHTS, 0, 0, !rights(rule.rights)));",
+        replace: "block.push(instruction(AND, RIGHTS, 0, 0, 0));",
+      },
+    ],
+    test: groups("devices_of_v2_are_denied_by_a_program_that_the_kernel_runs"),
+  },
+  {
+    name: "devices-without-rules",
+    item: "devices",
+    what: "where no device rule can be had, a node of the image opens the host's device",
+    removals: [
+      {
+        file: "runtime/src/filesystem/mod.rs",
+        find: "let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };",
+        replace: "let nodev = if around.nodev { 0 } else { 0 };",
+      },
+    ],
+    test: places("without_device_rules_no_node_of_the_image_or_the_container_opens"),
+  },
+  {
+    name: "tmpfs-devices-without-rules",
+    item: "devices",
+    what: "where no device rule can be had, a node on a tmpfs opens the host's device",
+    removals: [
+      {
+        file: "runtime/src/mounts/typed.rs",
+        find: "                options.set |= mount::ATTR_NODEV;\n",
+        replace: "",
+      },
+    ],
+    test: places("without_device_rules_no_node_of_the_image_or_the_container_opens"),
+  },
+  {
+    name: "bound-device-not-proven",
+    item: "devices",
+    what: "where nodes are bound, another device of the host than the one asked for may be",
+    removals: [
+      {
+        file: "runtime/src/devices.rs",
+        find: "    prove(calls, host.as_fd(), node.kind, node.major, node.minor)?;\n",
+        replace: "",
+      },
+    ],
+    test: runtime("filesystem::tests::devices_are_bound_where_they_may_not_be_made"),
+  },
+  {
+    name: "images-own-device",
+    item: "devices",
+    what: "a node of the image stands for the device that the configuration asks for",
+    removals: [
+      {
+        file: "runtime/src/devices.rs",
+        find: "            if found.is(node.kind) && (device || node.kind == libc::S_IFIFO) {",
+        replace: "            if found.is(node.kind) || device {",
+      },
+    ],
+    test: runtime("filesystem::tests::devices_of_the_configuration_have_their_owners_and_parents"),
+  },
+  {
+    name: "images-own-ptmx",
+    item: "devices",
+    what: "/dev/ptmx of the image opens the host's terminals",
+    removals: [
+      {
+        file: "runtime/src/devices.rs",
+        find: 'Err(error) if is(&error, libc::EEXIST) && name == "ptmx" => calls',
+        replace: 'Err(error) if is(&error, libc::EEXIST) && name == "ptmx?" => calls',
+      },
+    ],
+    test: places("a_ptmx_of_the_image_is_replaced"),
+  },
+  {
+    name: "copied-up-devices",
+    item: "devices",
+    what: "tmpcopyup copies what is behind a link, or the content of a device, into the container",
+    removals: [
+      {
+        file: "runtime/src/mounts/copy_up.rs",
+        find: "    let there = file::open_at(from, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;",
+        replace: "    let there = file::open_at(from, name, libc::O_PATH, 0)?;",
+      },
+      {
+        file: "runtime/src/mounts/copy_up.rs",
+        find: "                libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK,",
+        replace: "                libc::O_RDONLY | libc::O_NONBLOCK,",
+      },
+    ],
+    because: "a link is told from a file before and while it is opened",
+    test: files("a_tmpfs_takes_over_mode_and_contents_when_asked"),
+  },
+];
+
+export const fileGuards: readonly Guard[] = [
+  ...root,
+  ...masks,
+  ...console,
+  ...proc,
+  ...links,
+  ...devices,
+];
