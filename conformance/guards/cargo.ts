@@ -18,12 +18,16 @@ const BUILD_LIMIT_MS = 20 * 60_000;
 const TEST_LIMIT_MS = 120_000;
 
 /**
- * Tests run without guards, as root. So they see a machine whose disks are read-only but for /tmp, /var/tmp and /run, in mount and pid
- * namespaces that end with them: what they break or leave is gone. Mounts are shared as on a usual host.
+ * Tests run without guards, as root. So they see a machine whose disks are read-only but for /tmp, /var/tmp, /run and the copy, in
+ * mount and pid namespaces that end with them: what they break or leave is gone. Mounts are shared as on a usual host, and those of other
+ * tests, which would be hidden, are not there.
  */
 const SANDBOX = `
 set -e
-for place in /tmp /var/tmp /run; do mount --bind "$place" "$place"; done
+copy=$1
+shift
+awk '$5 ~ "^/(tmp|var/tmp|run)/" { print $5 }' /proc/self/mountinfo | tac | while read -r left; do umount -l "$left" 2>/dev/null || :; done
+for place in /tmp /var/tmp /run "$copy"; do mount --bind "$place" "$place"; done
 mount -o remount,bind,ro /
 mount --make-rshared /
 "$@"
@@ -37,8 +41,12 @@ export async function run(folder: string, test: GuardTest): Promise<Verdict> {
   const isolation = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
   const ended = await ending(
     "unshare",
-    [...isolation, "sh", "-c", SANDBOX, "sh", built, test.name, ...exact],
-    { cwd: join(folder, "native/crates", directoryOf(test.crate)), limitMs: TEST_LIMIT_MS },
+    [...isolation, "sh", "-c", SANDBOX, "sh", folder, built, test.name, ...exact],
+    {
+      cwd: join(folder, "native/crates", directoryOf(test.crate)),
+      limitMs: TEST_LIMIT_MS,
+      env: { RUST_BACKTRACE: "0" },
+    },
   );
   const text = `${ended.out}\n${ended.errors}`;
   if (ended.late) return { kind: "broken", said: `it had not ended after ${TEST_LIMIT_MS} ms` };

@@ -82,7 +82,7 @@ export const coreGuards: readonly Guard[] = [
         replace: '        .all(|path| first(path).is_some() || !path.contains(".."));',
       },
     ],
-    test: pool("what_a_sandbox_cannot_be_is_made_cold"),
+    test: testsOf("shoal-runtime", "templates")("what_must_be_known_early_is_made_cold"),
   },
   {
     name: "pool-for-labelled",

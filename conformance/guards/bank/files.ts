@@ -34,7 +34,7 @@ const root: readonly Guard[] = [
         replace: "for point in bare(&table, &place).iter().rev().take(0) {",
       },
     ],
-    test: files("without_a_pivot_the_root_is_moved_over_the_hosts"),
+    test: containers("no_namespace_has_a_procfs_without_masks"),
   },
   {
     name: "mounts-reach-the-host",
@@ -473,11 +473,24 @@ const devices: readonly Guard[] = [
     removals: [
       {
         file: "runtime/src/cgroup/ebpf.rs",
+        find: "            program.extend(verdict(rule.allow));\n            return program;",
+        replace: "            program.extend(verdict(true));\n            return program;",
+      },
+    ],
+    test: groups("devices_of_v2_are_denied_by_a_program_that_the_kernel_runs"),
+  },
+  {
+    name: "devices-that-no-rule-names",
+    item: "devices",
+    what: "what no rule speaks of is open (v2)",
+    removals: [
+      {
+        file: "runtime/src/cgroup/ebpf.rs",
         find: "    program.extend(verdict(false));\n",
         replace: "    program.extend(verdict(true));\n",
       },
     ],
-    test: groups("devices_of_v2_are_denied_by_a_program_that_the_kernel_runs"),
+    test: runtime("cgroup::ebpf::tests::assemble_means_what_the_rules_mean"),
   },
   {
     name: "device-rights-joined",

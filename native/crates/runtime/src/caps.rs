@@ -201,29 +201,12 @@ pub fn set(masks: &Masks) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DOCKER: [&str; 14] = [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FSETID",
-        "FOWNER",
-        "MKNOD",
-        "NET_RAW",
-        "SETGID",
-        "SETUID",
-        "SETFCAP",
-        "SETPCAP",
-        "NET_BIND_SERVICE",
-        "SYS_CHROOT",
-        "KILL",
-        "AUDIT_WRITE",
-    ];
+    use shoal_seccomp::default::DOCKERS_CAPABILITIES;
 
     #[test]
     fn masks_of_dockers_fourteen_is_known() {
-        let names: Vec<String> = DOCKER.iter().map(|name| format!("CAP_{name}")).collect();
         let read = masks(&Capabilities {
-            bounding: names,
+            bounding: DOCKERS_CAPABILITIES.map(str::to_owned).to_vec(),
             ..Capabilities::default()
         });
         assert_eq!(read.bounding, 0xa804_25fb);

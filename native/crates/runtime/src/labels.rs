@@ -235,6 +235,30 @@ mod tests {
         assert_eq!(unconfined.wishes()[0].text, "exec unconfined");
     }
 
+    /// CVE-2025-52881: a path that leads over a link, or to a file that is not procfs's.
+    #[test]
+    fn a_label_is_written_to_a_bare_procfs_only() {
+        let dir = std::env::temp_dir().join(format!("shoal-labels-{}", std::process::id()));
+        let attributes = dir.join(format!("{}/attr", std::process::id()));
+        std::fs::create_dir_all(&attributes).expect("directories");
+        std::fs::write(attributes.join("exec"), "as it was").expect("a file");
+        // In earnest an attribute of procfs, of another process.
+        let comm = "/proc/self/comm";
+        std::os::unix::fs::symlink(comm, attributes.join("keycreate")).expect("a link");
+        let before = std::fs::read(comm).expect("comm");
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let root = file::open(dir.to_str().expect("text"), flags).expect("the directory");
+        let told = ["exec", "keycreate"].map(|name| {
+            let written = write(&Kernel, root.as_fd(), name, "led astray");
+            written.err().and_then(|error| error.raw_os_error())
+        });
+        let left = std::fs::read(attributes.join("exec")).expect("the file");
+        std::fs::remove_dir_all(&dir).expect("cleaning up");
+        assert_eq!(std::fs::read(comm).expect("comm"), before);
+        assert_eq!(left, b"as it was");
+        assert_eq!(told, [Some(libc::EXDEV), Some(libc::ELOOP)]);
+    }
+
     /// A kernel without the module must make the start fail, not run the program unlabelled; one with it does not know this label.
     #[test]
     fn apply_fails_where_the_kernel_does_not_take_the_label() {

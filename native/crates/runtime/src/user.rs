@@ -295,7 +295,9 @@ mod tests {
         symlink("/etc/passwd", etc.join("passwd")).expect("a link");
         symlink("../../../../../../../../etc/group", etc.join("group")).expect("a link");
         let links = (look("root").is_err(), look("0:root").is_err());
-        std::fs::remove_file(etc.join("passwd")).expect("remove");
+        for name in ["passwd", "group"] {
+            std::fs::remove_file(etc.join(name)).expect("remove");
+        }
         let fifo =
             std::ffi::CString::new(etc.join("passwd").to_str().expect("text")).expect("no NUL");
         // SAFETY: the path is NUL-terminated.

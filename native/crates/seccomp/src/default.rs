@@ -116,6 +116,24 @@ const ON_ARCH: [(&[Arch], &str); 4] = [
     (&[Arch::Riscv64], "riscv_flush_icache"),
 ];
 
+/// The capabilities that Docker gives a container which asks for nothing; its profile is made for them.
+pub const DOCKERS_CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
 /// From this kernel on, ptrace cannot be used to step over a filter.
 const PTRACE_KERNEL: (u32, u32) = (4, 8);
 const PTRACE: &str = "process_vm_readv process_vm_writev ptrace";

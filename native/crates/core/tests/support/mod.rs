@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 use shoal_protocol::{read_frame, write_frame};
+use shoal_seccomp::default::DOCKERS_CAPABILITIES as CAPS;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
@@ -20,24 +21,6 @@ const APPLETS: [&str; 30] = [
     "tr", "printf", "stty", "tty", "test", "rm",
 ];
 static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// Docker's 14.
-pub const CAPS: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
 
 /// Whether real containers can be made here; says loudly when not.
 pub fn possible() -> bool {

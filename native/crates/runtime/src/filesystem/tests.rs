@@ -170,6 +170,15 @@ fn an_image_with_links_where_the_kernel_is_mounted_is_refused() {
     let below = json!({"mounts": [{"destination": "/dev/shm", "type": "tmpfs"}]});
     assert!(refused(&link(), below).1.message.contains("symlink"));
     assert!(refused(&link(), json!({})).1.message.contains("symlink"));
+    // /sys too, of which nothing else would tell.
+    let fake = Recording::new(&[("/dev", DIR), ("/sys", Entry::Link("/etc")), ("/etc", DIR)]);
+    let below = json!({"mounts": [{"destination": "/sys/fs/own", "type": "tmpfs"}]});
+    let (lines, failure) = refused(&fake, below);
+    assert!(failure.message.contains("symlink"), "{failure}");
+    assert!(
+        !lines.iter().any(|line| line.contains("/etc")),
+        "{lines:#?}"
+    );
 }
 
 #[test]

@@ -152,6 +152,8 @@ fn cwd() {
         .create("host", &place.spec(&["sleep", "60"]))
         .expect("created");
     container.start().expect("started");
+    // A directory of the host for a forgetful exec to be led by.
+    let _host = fs::File::open("/").expect("the host's root");
     for number in 3..20 {
         for cwd in [
             format!("/proc/self/fd/{number}"),

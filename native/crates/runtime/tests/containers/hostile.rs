@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("an_exec_on_its_way_cannot_be_looked_into", looked_into),
     ("only_pipes_and_own_terminals_are_given_to_the_user", given),
     ("a_terminal_is_of_a_real_devpts_only", devpts),
+    ("no_namespace_has_a_procfs_without_masks", procfs),
 ];
 
 /// Longest that a process may take to say its first word.
@@ -33,6 +34,7 @@ fn looked_into() {
     host.start().expect("started");
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/nobody/listens",
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
     });
     let filter = shoal_seccomp::compile(&serde_json::from_value(profile).expect("a profile"))
@@ -175,4 +177,40 @@ fn devpts() {
     assert!(told.contains("not a devpts"), "{told}");
     let told = attempt(&|pts| symlink("/dev/pts", pts).expect("link"), None);
     assert!(told.contains("opening /dev/pts"), "{told}");
+}
+
+/// With a whole procfs anywhere in the mount namespace, also under its root, the kernel would let a user namespace of the container mount
+/// one of its own, without our masks.
+fn procfs() {
+    let place = Place::new();
+    let script = "mkdir /tmp/proc; busybox unshare -Urmpf busybox mount -t proc proc /tmp/proc 2>&1; busybox unshare -Ur echo a user namespace";
+    for no_pivot in [false, true] {
+        let plan = place
+            .plan("procfs", &place.spec(&["sh", "-c", script]))
+            .expect("plan");
+        let (stdout, write) = file::pipe().expect("pipe");
+        let stdio = Stdio::Fds(Streams {
+            stdin: None,
+            stderr: write.try_clone().expect("copy"),
+            stdout: write,
+        });
+        let mut options = place.options(stdio, Park::Channel);
+        options.no_pivot = no_pivot;
+        let parked = launch::create(&plan, &options).expect("created");
+        drop(options);
+        let pid = parked.pid;
+        parked.start().expect("started");
+        let text = read_all(stdout);
+        process::wait(pid, 0).expect("child");
+        drop(shoal_runtime::cgroup::destroy(
+            place.driver.as_ref(),
+            &plan.cgroup,
+        ));
+        fs::remove_dir(place.root().join("tmp/proc")).expect("made by the script");
+        let refused = text.contains("ermission denied") || text.contains("not permitted");
+        assert!(
+            refused && text.ends_with("a user namespace\n"),
+            "no pivot {no_pivot}: {text}"
+        );
+    }
 }

@@ -11,6 +11,7 @@ use shoal_runtime::plan::{Input, Plan, RootSource};
 use shoal_runtime::signals;
 use shoal_runtime::streams::{Stdio, Streams};
 use shoal_runtime::sys::{file, process};
+use shoal_seccomp::default::DOCKERS_CAPABILITIES as CAPS;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
@@ -25,24 +26,6 @@ const APPLETS: [&str; 27] = [
     "touch", "mount", "hostname", "pwd", "stty", "tty", "test", "mkdir", "dd", "kill", "ps",
     "head", "wc", "seq", "cut",
 ];
-/// Docker's default set.
-pub const CAPS: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
-
 pub fn possible() -> bool {
     process::effective_uid() == 0 && Path::new(BUSYBOX).exists()
 }

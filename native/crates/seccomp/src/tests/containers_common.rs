@@ -2,7 +2,7 @@
 
 use super::DOCKER_CAPABILITIES;
 use crate::arch::{Arch, Numbers};
-use crate::default::default_profile;
+use crate::default::{DOCKERS_CAPABILITIES, default_profile};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -91,22 +91,6 @@ fn strings(value: &Value) -> Vec<&str> {
 
 /// Names allowed without condition for Docker's capabilities on amd64, that x86_64 or x86 has.
 fn theirs(profile: &Value) -> BTreeSet<String> {
-    let capabilities = [
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_FSETID",
-        "CAP_FOWNER",
-        "CAP_MKNOD",
-        "CAP_NET_RAW",
-        "CAP_SETGID",
-        "CAP_SETUID",
-        "CAP_SETFCAP",
-        "CAP_SETPCAP",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_SYS_CHROOT",
-        "CAP_KILL",
-        "CAP_AUDIT_WRITE",
-    ];
     let mut names = BTreeSet::new();
     for rule in profile["syscalls"].as_array().expect("rules") {
         let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
@@ -115,9 +99,9 @@ fn theirs(profile: &Value) -> BTreeSet<String> {
             || any(&includes["arches"], &["amd64"]))
             && strings(&includes["caps"])
                 .iter()
-                .all(|one| capabilities.contains(one))
+                .all(|one| DOCKERS_CAPABILITIES.contains(one))
             && !any(&excludes["arches"], &["amd64"])
-            && !any(&excludes["caps"], &capabilities);
+            && !any(&excludes["caps"], &DOCKERS_CAPABILITIES);
         let plain = rule["args"].as_array().is_none_or(Vec::is_empty);
         if applies && plain && rule["action"] == "SCMP_ACT_ALLOW" {
             names.extend(strings(&rule["names"]).into_iter().map(str::to_owned));
