@@ -18,30 +18,36 @@ const BUILD_LIMIT_MS = 20 * 60_000;
 const TEST_LIMIT_MS = 120_000;
 
 /**
- * Tests run without guards, as root. So they see a machine whose disks are read-only but for /tmp, /var/tmp, /run and the copy, in
- * mount and pid namespaces that end with them: what they break or leave is gone. Mounts are shared as on a usual host, and those of other
- * tests, which would be hidden, are not there.
+ * Tests run without guards, as root. So they see a machine whose disks are read-only but for the copy, with a /tmp and a /run of their
+ * own, in mount and pid namespaces that end with them: what they break or leave is gone. Mounts are shared as on a usual host; those of
+ * others, which would only be hidden, are not there. Pids begin high and at random, as tests name control groups by their own.
  */
 const SANDBOX = `
 set -e
-copy=$1
-shift
+copy=$1 pid=$2
+shift 2
+echo "$pid" >/proc/sys/kernel/ns_last_pid
 awk '$5 ~ "^/(tmp|var/tmp|run)/" { print $5 }' /proc/self/mountinfo | tac | while read -r left; do umount -l "$left" 2>/dev/null || :; done
-for place in /tmp /var/tmp /run "$copy"; do mount --bind "$place" "$place"; done
+for place in /tmp /var/tmp /run; do mount -t tmpfs -o mode=1777 tmpfs "$place"; done
+mount --bind "$copy" "$copy"
 mount -o remount,bind,ro /
 mount --make-rshared /
 "$@"
 `;
+/** Where the pids of a test begin: below the least pid_max that a kernel is built with. */
+const PID_MIN = 10_000;
+const PID_SPAN = 20_000;
 
 /** Builds `test` in the copy `folder` and runs it. */
 export async function run(folder: string, test: GuardTest): Promise<Verdict> {
   const built = await build(folder, test);
   if (typeof built !== "string") return built;
   const exact = test.target === "containers" ? [] : ["--exact", "--nocapture", "--test-threads=1"];
+  const pid = String(PID_MIN + Math.floor(Math.random() * PID_SPAN));
   const isolation = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
   const ended = await ending(
     "unshare",
-    [...isolation, "sh", "-c", SANDBOX, "sh", folder, built, test.name, ...exact],
+    [...isolation, "sh", "-c", SANDBOX, "sh", folder, pid, built, test.name, ...exact],
     {
       cwd: join(folder, "native/crates", directoryOf(test.crate)),
       limitMs: TEST_LIMIT_MS,

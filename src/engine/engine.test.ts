@@ -113,6 +113,23 @@ describe("the OCI configuration", () => {
     expect(mounts.find((item) => item.destination === "/a/b/c")?.options).toContain("mode=700");
   });
 
+  test("privilege and what is hidden are docker's", () => {
+    const fourteen =
+      "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT";
+    const wanted = fourteen.split(" ").map((name) => `CAP_${name}`);
+    const { process, linux, mounts } = made();
+    const { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
+    for (const set of [bounding, effective, permitted]) expect(set.toSorted()).toEqual(wanted);
+    expect([inheritable, ambient]).toEqual([[], []]);
+    const masked = ["/proc/kcore", "/proc/keys", "/proc/interrupts", "/sys/firmware"];
+    const powercap = "/sys/devices/virtual/powercap";
+    expect(linux.maskedPaths).toEqual(expect.arrayContaining([...masked, powercap]));
+    expect(linux.maskedPaths.length).toBeGreaterThanOrEqual(10);
+    const readonly = ["bus", "fs", "irq", "sys", "sysrq-trigger"].map((name) => `/proc/${name}`);
+    expect(linux.readonlyPaths.toSorted()).toEqual(readonly);
+    expect(mounts.find(({ destination }) => destination === "/sys")?.options).toContain("ro");
+  });
+
   test("capabilities", () => {
     expect(made().process.capabilities.bounding).toEqual(defaultCapabilities);
     expect(capabilitiesOf(["net_admin"], ["CAP_CHOWN"])).toContain("CAP_NET_ADMIN");

@@ -132,6 +132,19 @@ const masks: readonly Guard[] = [
     test: security("masked_paths_show_nothing_and_read_only_paths_take_nothing"),
   },
   {
+    name: "powercap-shown",
+    item: "CVE-2025-31133 masked paths",
+    what: "a container of the sample configuration reads secrets off the machine's power meter",
+    removals: [
+      {
+        file: "oci/src/commands/sample.json",
+        find: '\t\t\t"/sys/firmware",\n\t\t\t"/sys/devices/virtual/powercap"',
+        replace: '\t\t\t"/sys/firmware"',
+      },
+    ],
+    test: testsOf("shoal-oci", "--lib")("commands::spec::tests::samples_are_configurations"),
+  },
+  {
     name: "null-not-proven",
     item: "CVE-2025-31133 masked paths",
     what: "whatever is at /dev/null of the host covers a masked path, or is a program's stdin",
@@ -218,6 +231,19 @@ const console: readonly Guard[] = [
       },
     ],
     test: containers("a_console_that_is_a_link_is_refused"),
+  },
+  {
+    name: "terminal-by-its-path",
+    item: "CVE-2025-52565 /dev/console",
+    what: "the terminal that belongs to a ptmx is looked up by a path of whoever made /dev",
+    removals: [
+      {
+        file: "runtime/src/console.rs",
+        find: "let slave = process::terminal_peer(master.as_fd())?;",
+        replace: 'let slave = file::open("/dev/pts/0", libc::O_RDWR | libc::O_NOCTTY)?;',
+      },
+    ],
+    test: containers("a_terminal_is_the_containers_own"),
   },
   {
     name: "terminal-of-any-directory",

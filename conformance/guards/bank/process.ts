@@ -184,6 +184,19 @@ const filters: readonly Guard[] = [
     test: hostile("an_exec_is_judged_by_the_containers_filter"),
   },
   {
+    name: "core-exec-without-filter",
+    item: "seccomp",
+    what: "a further process of the core makes calls that the first one may not",
+    removals: [
+      {
+        file: "core/src/monitor/execs.rs",
+        find: "            seccomp: self.seccomp.as_ref(),",
+        replace: "            seccomp: self.seccomp.as_ref().filter(|_| false),",
+      },
+    ],
+    test: hostile("the_default_filter_judges_an_exec"),
+  },
+  {
     name: "filter-before-the-last-steps",
     item: "seccomp",
     what: "a profile must allow what the runtime itself does on its way to the program",

@@ -81,6 +81,33 @@ fn the_default_filter_judges_the_program() {
     core.expect_clean();
 }
 
+/// The same for a further process: made of the same container, it may make no more.
+#[test]
+fn the_default_filter_judges_an_exec() {
+    if !possible() {
+        return;
+    }
+    let core = support::Core::start();
+    let mut client = core.client();
+    let mut create = core.create("filtered", &["sleep", "1000"]);
+    create["seccomp"] = json!("default");
+    client.ok(create);
+    client.by_id("start", "filtered");
+    for (name, program, code) in [("may", "/bin/true", 0), ("may-not", "/bin/busybox", 1)] {
+        // `true` takes no notice of arguments.
+        let mut exec = core.exec("filtered", name, &[program, "unshare", "-U", "/bin/true"]);
+        (exec["stdout"], exec["stderr"]) = (json!(false), json!(false));
+        client.ok(exec);
+        let event = client.event("exec-exit", "filtered");
+        assert_eq!(
+            (&event["execId"], &event["exitCode"]),
+            (&json!(name), &json!(code))
+        );
+    }
+    client.delete("filtered");
+    core.expect_clean();
+}
+
 /// A further process is judged by the container's filter, as the first one is.
 #[test]
 fn an_exec_is_judged_by_the_containers_filter() {

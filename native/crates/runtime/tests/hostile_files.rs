@@ -51,7 +51,8 @@ fn nothing_of_the_host_is_left_in_the_namespace() {
     fs::write(place.image("etc/mark"), "image").expect("mark");
     place
         .inside(with_proc(vec![]), || {
-            assert_eq!(mount_points("/proc/thread-self/mountinfo"), ["/", "/proc"]);
+            let points = mount_points("/proc/thread-self/mountinfo");
+            assert!(points == ["/", "/proc"], "{} mounts are left", points.len());
             for way in ["/../etc/mark", "../etc/mark", "/proc/../../etc/mark"] {
                 assert_eq!(fs::read(way).expect(way), b"image");
             }

@@ -108,6 +108,19 @@ mod tests {
         );
         assert!(plain.process.terminal && plain.root.readonly && plain.process.no_new_privileges);
         assert_eq!(plain.linux.resources.devices.len(), 1);
+        for hidden in [
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/interrupts",
+            "/sys/firmware",
+            "/sys/devices/virtual/powercap",
+        ] {
+            assert!(
+                plain.linux.masked_paths.iter().any(|path| path == hidden),
+                "{hidden}"
+            );
+        }
+        assert_eq!(plain.linux.readonly_paths.len(), 5);
         let plain = Spec::parse(sample(false).as_bytes()).expect("the sample");
         assert!(
             plain
