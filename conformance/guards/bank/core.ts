@@ -65,8 +65,8 @@ export const coreGuards: readonly Guard[] = [
     removals: [
       {
         file: "runtime/src/sandbox.rs",
-        find: "    let fits = rest == given && linux == given_linux && !rest.process.terminal;",
-        replace: "    let fits = rest == given || linux == given_linux || !rest.process.terminal;",
+        find: "rest == ",
+        replace: "true || rest == ",
       },
     ],
     test: pool("what_a_sandbox_cannot_be_is_made_cold"),
@@ -85,14 +85,27 @@ export const coreGuards: readonly Guard[] = [
     test: testsOf("shoal-runtime", "templates")("what_must_be_known_early_is_made_cold"),
   },
   {
+    name: "pool-for-joined-namespaces",
+    item: "pool",
+    what: "a container that was to join another's network is made of a sandbox with one of its own",
+    removals: [
+      {
+        file: "runtime/src/sandbox.rs",
+        find: "namespace.path.as_deref().unwrap_or_default().is_empty();",
+        replace: "namespace.path.as_deref().unwrap_or_default().is_empty() || true;",
+      },
+    ],
+    test: testsOf("shoal-runtime", "templates")("what_must_be_known_early_is_made_cold"),
+  },
+  {
     name: "pool-for-labelled",
     item: "pool",
     what: "a program that was to be labelled is started without by a sandbox",
     removals: [
       {
         file: "runtime/src/sandbox.rs",
-        find: "(fits && !own_cpus && !labelled).then_some(template)",
-        replace: "(fits && !own_cpus && (!labelled || true)).then_some(template)",
+        find: ".process.apparmor_profile.is_empty() ||",
+        replace: ".process.apparmor_profile.is_ascii() ||",
       },
     ],
     test: testsOf("shoal-runtime", "templates")("what_must_be_known_early_is_made_cold"),

@@ -68,8 +68,8 @@ export const layerGuards: readonly Guard[] = [
     removals: [
       {
         file: "layers/src/extract.rs",
-        find: "    if entry.kind != Kind::SymbolicLink {\n        sys::set_mode",
-        replace: "    if true {\n        sys::set_mode",
+        find: "if entry.kind != Kind::SymbolicLink",
+        replace: "if entry.kind != Kind::HardLink",
       },
     ],
     test: links,
@@ -94,8 +94,8 @@ export const layerGuards: readonly Guard[] = [
     removals: [
       {
         file: "layers/src/extract.rs",
-        find: "                sys::remove_file(parent, name).map_err(failed)?;\n",
-        replace: "",
+        find: "sys::remove_file(parent, name)",
+        replace: "Ok::<(), io::Error>(())",
       },
       {
         file: "layers/src/sys.rs",
@@ -152,8 +152,8 @@ export const layerGuards: readonly Guard[] = [
     removals: [
       {
         file: "layers/src/lib.rs",
-        find: "request.diff_id.as_ref().filter(|wanted| **wanted != digest)",
-        replace: "request.diff_id.as_ref().filter(|wanted| **wanted != digest && false)",
+        find: ".as_ref().filter(|wanted| *",
+        replace: ".as_ref().filter(|wanted| false && *",
       },
     ],
     test: unpack("calls_that_cannot_work_say_why"),

@@ -190,8 +190,8 @@ const filters: readonly Guard[] = [
     removals: [
       {
         file: "core/src/monitor/execs.rs",
-        find: "            seccomp: self.seccomp.as_ref(),",
-        replace: "            seccomp: self.seccomp.as_ref().filter(|_| false),",
+        find: "            seccomp: self.seccomp.",
+        replace: "            seccomp: self.seccomp.clone().filter(|_| false).",
       },
     ],
     test: hostile("the_default_filter_judges_an_exec"),
@@ -217,8 +217,9 @@ const filters: readonly Guard[] = [
     removals: [
       {
         file: "core/src/seccomp.rs",
-        find: "Some(Some(filter)) if bounding == USUAL_BOUNDING => Ok(Some(filter.clone())),",
-        replace: "Some(Some(_)) if bounding == USUAL_BOUNDING => Ok(None),",
+        find: "    let bounding = plan.caps.bounding;\n",
+        replace:
+          "    let bounding = plan.caps.bounding;\n    if create.seccomp == calls::Seccomp::Default {\n        return Ok(None);\n    }\n",
       },
     ],
     test: hostile("the_default_filter_judges_the_program"),
