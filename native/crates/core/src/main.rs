@@ -18,8 +18,13 @@ mod streaming;
 mod watcher;
 mod zygote;
 
+use shoal_runtime::sys::region;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// A monitor opens a region (`monitor::run`); everybody else has the C library's heap.
+#[global_allocator]
+static ALLOCATOR: region::Allocator = region::Allocator;
 
 const USAGE: &str = "usage:
   shoal-core serve --root DIR --socket PATH [--cgroup-parent PATH] [--pool N]

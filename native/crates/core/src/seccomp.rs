@@ -5,9 +5,11 @@ use shoal_protocol::Failure;
 use shoal_protocol::calls::{self, Create};
 use shoal_protocol::oci::{Seccomp, Syscall};
 use shoal_runtime::plan::Plan;
+use shoal_runtime::sys::region;
 use shoal_runtime::{Filter, caps};
 use shoal_seccomp::default::default_profile;
 use shoal_seccomp::{Arch, compile};
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// Docker's 14 capabilities: the bounding set that most containers have.
@@ -18,24 +20,25 @@ static USUAL: OnceLock<Option<Filter>> = OnceLock::new();
 
 /// Compiles what most containers will ask for. One that cannot be compiled is refused when it is asked for.
 pub fn warm() {
-    USUAL.get_or_init(|| {
-        World::of(USUAL_BOUNDING)
-            .and_then(World::default_filter)
-            .ok()
-    });
+    let compiled = World::of(USUAL_BOUNDING).and_then(World::default_filter);
+    let usual = region::outside(|| compiled.as_ref().ok().cloned());
+    USUAL.get_or_init(|| usual);
 }
 
-/// The filter of a container; None when it may make every call.
-pub fn filter(create: &Create, plan: &Plan) -> Result<Option<Filter>, Failure> {
+/// The filter of a container; None when it may make every call. The usual one is the same memory for every monitor.
+pub fn filter(create: &Create, plan: &Plan) -> Result<Option<Cow<'static, Filter>>, Failure> {
     let bounding = plan.caps.bounding;
-    match &create.seccomp {
+    let own = match &create.seccomp {
         calls::Seccomp::Default => match USUAL.get() {
-            Some(Some(filter)) if bounding == USUAL_BOUNDING => Ok(Some(filter.clone())),
+            Some(Some(filter)) if bounding == USUAL_BOUNDING => {
+                return Ok(Some(Cow::Borrowed(filter)));
+            }
             _ => World::of(bounding)?.default_filter().map(Some),
         },
         calls::Seccomp::Unconfined => plan.spec.linux.seccomp.as_ref().map(compile).transpose(),
         calls::Seccomp::Profile(text) => compile(&World::of(bounding)?.choose(text)?).map(Some),
-    }
+    };
+    Ok(own?.map(Cow::Owned))
 }
 
 /// What the rules of a profile depend on.
@@ -110,7 +113,7 @@ impl World {
     /// The rules of docker's profile that hold here.
     fn choose(&self, text: &str) -> Result<Seccomp, Failure> {
         let task = "reading seccomp.profile";
-        let read: Profile = serde_json::from_str(text)
+        let read: Profile = serde_json::from_slice(text.as_bytes())
             .map_err(|error| Failure::invalid(task, error.to_string()))?;
         let mut profile = read.profile;
         let own = self.arch.name();

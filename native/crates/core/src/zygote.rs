@@ -6,7 +6,7 @@ use crate::monitor;
 use shoal_protocol::Failure;
 use shoal_runtime::cgroup::detect::{self, Layout};
 use shoal_runtime::rlimits;
-use shoal_runtime::sys::{file, process, socket};
+use shoal_runtime::sys::{file, memory, process, region, socket};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -50,8 +50,15 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
     process::set_name(c"shoal-zygote")?;
     process::change_dir("/")?;
     let requests = RequestSocket::take()?;
+    // SAFETY: a zygote has one thread, and never starts another. Without memory for the region the heap serves.
+    drop(unsafe { region::open() });
     crate::seccomp::warm();
-    let layout = detect::layout(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let layout = region::outside(|| detect::layout(&mountinfo));
+    drop(mountinfo);
+    // Every monitor is born with what is left here, and copies the pages of it that it writes to.
+    region::release();
+    memory::give_back();
     let mut word = [0u8; 8];
     loop {
         let (length, fds) = socket::receive_with_fds(requests.as_fd(), &mut word)?;

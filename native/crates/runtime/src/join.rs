@@ -52,6 +52,24 @@ pub struct Joined {
     pub channel: OwnedFd,
 }
 
+/// What `begin` reads of a container's configuration: a small part of it, for who keeps it as long as the container runs.
+pub fn remembered(spec: &oci::Spec) -> oci::Spec {
+    let linux = &spec.linux;
+    oci::Spec {
+        process: oci::Process {
+            oom_score_adj: spec.process.oom_score_adj,
+            ..oci::Process::default()
+        },
+        linux: oci::Linux {
+            namespaces: linux.namespaces.clone(),
+            personality: linux.personality.clone(),
+            memory_policy: linux.memory_policy.clone(),
+            ..oci::Linux::default()
+        },
+        ..oci::Spec::default()
+    }
+}
+
 /// Starts the process and waits until its program runs. A process that could not become its program is waited for here.
 pub fn exec(join: &Join<'_>) -> Result<Joined, Unstartable> {
     let joined = begin(join).map_err(plain)?;

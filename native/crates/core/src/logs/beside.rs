@@ -123,6 +123,11 @@ impl Beside {
         self.send();
     }
 
+    /// Nothing is written for now: the queue keeps no room.
+    pub(super) fn rest(&mut self) {
+        self.queue.shrink_to_fit();
+    }
+
     /// Takes the records of these pieces, or counts those for which there is no room. Never waits.
     pub(super) fn write(&mut self, stream: Stream, pieces: &[&[u8]], now: Timestamp) {
         let mut message = Message::new(stream, now);

@@ -76,6 +76,11 @@ impl LogFile {
         self.file.as_raw_fd()
     }
 
+    /// Nothing is written for now: the next record has a new buffer.
+    pub fn rest(&mut self) {
+        self.record = Vec::new();
+    }
+
     fn flush(&mut self, bytes: &[u8], records: u64) {
         if bytes.is_empty() {
             return;

@@ -55,6 +55,14 @@ impl LogSink {
         }
     }
 
+    /// Nothing is written for now: what is kept only to be used again goes.
+    pub fn rest(&mut self) {
+        match self {
+            Self::File(file) => file.rest(),
+            Self::Beside(beside) => beside.rest(),
+        }
+    }
+
     /// Everything is in the file, or lost; gives how many records were lost.
     pub fn finish(&mut self) -> u64 {
         match self {

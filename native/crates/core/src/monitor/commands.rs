@@ -23,6 +23,8 @@ pub(super) fn answer(socket: &OwnedFd, message: &Message) {
 
 impl Monitor {
     /// Reads one command of a connection and answers it, or will.
+    // Not a part of its caller, which waits with its frame on the stack.
+    #[inline(never)]
     pub(super) fn command(&mut self, index: usize) {
         let mut buffer = [0u8; COMMAND_BYTES_MAX];
         let socket = self.connections[index].socket.as_fd();
@@ -93,7 +95,7 @@ impl Monitor {
     }
 
     fn begin_start(&mut self, index: usize) -> Result<(), Failure> {
-        let id = &self.plan.container_id;
+        let id = &self.container.id;
         let task = format!("starting container {id}");
         if self.status != Status::Created || self.starter.is_some() {
             return Err(Failure::new(
@@ -117,12 +119,12 @@ impl Monitor {
     fn kill(&mut self, signal: i32, all: bool) -> Result<(), Failure> {
         let task = format!(
             "signalling container {} with {}",
-            self.plan.container_id,
+            self.container.id,
             signals::name(signal)
         );
         // Killing init kills its whole pid namespace.
         if all && signal != libc::SIGKILL {
-            cgroup::signal_all(self.driver.as_ref(), &self.plan.cgroup, signal);
+            cgroup::signal_all(self.driver.as_ref(), &self.container.cgroup, signal);
         } else {
             doing(&task, process::signal_pidfd(self.pidfd.as_fd(), signal))?;
         }
@@ -135,7 +137,7 @@ impl Monitor {
 
     fn pause(&mut self) -> Result<(), Failure> {
         self.check_status("pausing", Status::Running, "is not running")?;
-        self.driver.freeze(&self.plan.cgroup)?;
+        self.driver.freeze(&self.container.cgroup)?;
         if let Some(health) = &mut self.health {
             health.suspend();
             self.execs.kill_probe();
@@ -146,7 +148,7 @@ impl Monitor {
 
     fn resume(&mut self) -> Result<(), Failure> {
         self.check_status("resuming", Status::Paused, "is not paused")?;
-        self.driver.thaw(&self.plan.cgroup)?;
+        self.driver.thaw(&self.container.cgroup)?;
         if let Some(health) = &mut self.health {
             health.resume(Instant::now());
         }
@@ -158,7 +160,7 @@ impl Monitor {
         if self.status == wanted {
             return Ok(());
         }
-        let id = &self.plan.container_id;
+        let id = &self.container.id;
         Err(Failure::new(
             FailureCode::Conflict,
             format!("{doing} container {id}"),
@@ -172,7 +174,7 @@ impl Monitor {
     }
 
     fn attach(&mut self, attached: Attached, client: Option<OwnedFd>) -> Result<(), Failure> {
-        let task = format!("attaching to container {}", self.plan.container_id);
+        let task = format!("attaching to container {}", self.container.id);
         let client = client.ok_or_else(|| Failure::invalid(&task, "no connection came with it"))?;
         let value = serde_json::json!({"terminal": self.streams.has_terminal()});
         let greeting = greeting(attached.request, value);
@@ -187,7 +189,7 @@ impl Monitor {
     }
 
     fn resize(&mut self, exec: Option<&str>, size: ConsoleSize) -> Result<(), Failure> {
-        let id = &self.plan.container_id;
+        let id = &self.container.id;
         let (task, resized) = match exec {
             Some(exec) => (
                 format!("resizing exec {exec} of container {id}"),

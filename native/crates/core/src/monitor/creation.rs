@@ -3,7 +3,7 @@
 use super::execs::{self, Execs, Ours};
 use super::health::Health;
 use super::streams::{Sink, Streams};
-use super::{Connection, Monitor, READ_BYTES, doing};
+use super::{Connection, Container, Monitor, READ_BYTES, doing};
 use crate::logs::sink::LogSink;
 use crate::planning;
 use crate::records::{self, Message, State};
@@ -15,8 +15,10 @@ use shoal_runtime::cgroup::{self, Driver, detect::Layout};
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::streams::Stdio;
-use shoal_runtime::sys::{file, process, socket};
-use shoal_runtime::{proc, root};
+use shoal_runtime::sys::memory::Pages;
+use shoal_runtime::sys::{file, process, region, socket};
+use shoal_runtime::{join, proc, root};
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -32,7 +34,7 @@ pub(super) struct Workshop {
 pub(super) struct Journal {
     pub(super) create: Create,
     pub(super) plan: Plan,
-    pub(super) seccomp: Option<Filter>,
+    pub(super) seccomp: Option<Cow<'static, Filter>>,
     health: Option<Health>,
 }
 
@@ -58,7 +60,7 @@ impl Workshop {
         };
         let children = doing("starting a monitor", setup())?;
         Ok(Self {
-            driver: cgroup::driver(layout),
+            driver: region::outside(|| cgroup::driver(layout)),
             dir,
             children,
         })
@@ -75,7 +77,7 @@ impl Workshop {
             preserve_fds: 0,
             park: Park::Channel,
             state: None,
-            seccomp: journal.seccomp.as_ref(),
+            seccomp: journal.seccomp.as_deref(),
             // The lock on `dir` stays until this process is gone or has become the program.
             held: &[self.dir.as_fd()],
             no_pivot: false,
@@ -87,7 +89,7 @@ impl Workshop {
         let committed = Commit::prepare(&self.dir, &journal.plan, parked.pid)
             .and_then(|commit| commit.finish(&self.dir));
         let (listener, created_at_ms) = committed.inspect_err(|_| end(&parked))?;
-        Ok(self.monitor(journal, parked, streams, listener, created_at_ms))
+        self.monitor(journal, parked, streams, listener, created_at_ms)
     }
 
     /// A record in the directory.
@@ -98,7 +100,7 @@ impl Workshop {
         )
     }
 
-    /// The monitor of a container that has been committed.
+    /// The monitor of a container that has been committed. Nothing of it lies in the region, where plan and journal end here.
     pub(super) fn monitor(
         self,
         journal: Journal,
@@ -106,9 +108,16 @@ impl Workshop {
         streams: Streams,
         listener: OwnedFd,
         created_at_ms: u64,
-    ) -> Monitor {
-        Monitor {
-            plan: journal.plan,
+    ) -> Result<Monitor, Failure> {
+        let Journal { plan, .. } = journal;
+        let container = region::outside(|| Container {
+            id: plan.container_id.clone(),
+            cgroup: plan.cgroup.clone(),
+            spec: join::remembered(&plan.spec),
+        });
+        let buffer = doing("taking memory for a buffer", Pages::new(READ_BYTES))?;
+        Ok(Monitor {
+            container,
             driver: self.driver,
             dir: self.dir,
             pid: parked.pid,
@@ -127,8 +136,9 @@ impl Workshop {
             started_at_ms: None,
             starter: None,
             start_failure: None,
-            buffer: vec![0; READ_BYTES],
-        }
+            buffer,
+            at_rest: false,
+        })
     }
 }
 
@@ -140,11 +150,12 @@ impl Journal {
         })?;
         let plan = planning::plan(&create)?;
         let health = match &create.health {
-            Some(check) => Health::new(check, &plan.spec.process)?,
+            Some(check) => region::outside(|| Health::new(check, &plan.spec.process))?,
             None => None,
         };
+        let filter = seccomp::filter(&create, &plan)?;
         Ok(Self {
-            seccomp: seccomp::filter(&create, &plan)?,
+            seccomp: region::outside(|| filter.clone()),
             create,
             plan,
             health,
@@ -156,10 +167,10 @@ impl Pipes {
     /// Opens the log and the pipes, or the way to the terminal, whose other ends are for the program.
     pub(super) fn open(create: &Create) -> Result<(Self, Stdio), Failure> {
         let sink = match &create.log {
-            Some(log) => Sink::Log(Box::new(doing(
-                &format!("opening log {:?}", log.path),
-                LogSink::open(log),
-            )?)),
+            Some(log) => {
+                let opened = region::outside(|| LogSink::open(log).map(Box::new));
+                Sink::Log(doing(&format!("opening log {:?}", log.path), opened)?)
+            }
             None => Sink::Nowhere,
         };
         let stdin = create.stdin != Stdin::Closed;
@@ -172,7 +183,7 @@ impl Pipes {
     /// The streams of a program that has been made.
     pub(super) fn take(mut self) -> Result<Streams, Failure> {
         let opened = self.ours.take();
-        let opened = opened.and_then(|ends| self.streams.open(ends));
+        let opened = region::outside(|| opened.and_then(|ends| self.streams.open(ends)));
         doing("taking the standard streams over", opened)?;
         Ok(self.streams)
     }
@@ -197,7 +208,7 @@ impl Monitor {
             subscribed: true,
             closed: false,
         });
-        self.oom = self.driver.oom_watch(&self.plan.cgroup);
+        self.oom = self.driver.oom_watch(&self.container.cgroup);
     }
 }
 

@@ -34,7 +34,7 @@ impl Monitor {
                 exit_code,
                 exit_code_known: true,
                 signal,
-                oom_killed: self.driver.oom_kills(&self.plan.cgroup) > 0,
+                oom_killed: self.driver.oom_kills(&self.container.cgroup) > 0,
                 finished_at_ms: process::now_ms(),
             },
             started_at_ms: self.started_at_ms,
@@ -48,7 +48,7 @@ impl Monitor {
         // Its place was taken at the creation, so that a full disk does not come here. What does come is told with the exit,
         // which then lives in the core's memory alone: better than keeping it to ourselves.
         let unwritten = written.err().map(|error| {
-            let id = &self.plan.container_id;
+            let id = &self.container.id;
             Failure::io(format!("writing the exit record of container {id}"), &error)
         });
         if record.exit.oom_killed && self.oom.is_some() {

@@ -209,7 +209,7 @@ impl Execs {
 impl Monitor {
     /// Starts a process that somebody asked for; the waiter hears of it later.
     pub(super) fn begin_exec(&mut self, exec: Exec, waiter: Waiter) -> Result<(), Failure> {
-        let container = &self.plan.container_id;
+        let container = &self.container.id;
         let task = format!("starting exec {:?} in container {container}", exec.exec_id);
         let refuse = |code, message: String| Err(Failure::new(code, &task, message));
         match self.status {
@@ -276,14 +276,14 @@ impl Monitor {
         let joined = join::begin(&Join {
             pid: self.pid,
             pidfd: self.pidfd.as_fd(),
-            spec: &self.plan.spec,
+            spec: &self.container.spec,
             process,
             driver: self.driver.as_ref(),
-            cgroup: &self.plan.cgroup,
+            cgroup: &self.container.cgroup,
             stdio: &stdio,
             preserve_fds: 0,
-            seccomp: self.seccomp.as_ref(),
-            container_id: &self.plan.container_id,
+            seccomp: self.seccomp.as_deref(),
+            container_id: &self.container.id,
             // Nobody here listens for what a filter notifies.
             state: None,
             no_new_keyring: false,

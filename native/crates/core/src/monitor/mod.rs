@@ -20,11 +20,13 @@ use crate::records::{self, Message};
 use crate::zygote::Task;
 use shoal_protocol::Failure;
 use shoal_protocol::calls::Status;
+use shoal_protocol::oci::Spec;
 use shoal_runtime::cgroup::{Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel::{self, Report};
-use shoal_runtime::plan::Plan;
-use shoal_runtime::sys::{memory, process, socket};
+use shoal_runtime::sys::memory::{self, Pages};
+use shoal_runtime::sys::{process, region, socket};
 use shoal_seccomp::Program as Filter;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,18 +38,14 @@ const CONNECTIONS_MAX: usize = 16;
 const SEND_TIMEOUT_MS: u32 = 1_000;
 /// Bytes of output read at once. What no program has written costs no memory.
 const READ_BYTES: usize = 64 * 1024;
+/// A monitor that nothing has happened to for this long gives back what it does not need. Shorter lives do not pay for it.
+const REST_AFTER: Duration = Duration::from_millis(20);
 
 /// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to.
 pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
-    let made = match task {
-        Task::Create => Workshop::open(layout, dir).and_then(Workshop::build),
-        Task::Park => parking::run(layout, &control, dir),
-    };
-    match made {
+    match make(layout, task, &control, dir) {
         Ok(mut monitor) => {
             monitor.announce(control);
-            // There is one for every container, for as long as it runs.
-            memory::give_back();
             monitor.serve()
         }
         Err(failure) => {
@@ -61,6 +59,25 @@ pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
     }
 }
 
+/// Makes the monitor, and all that it needs only for this in a region.
+// Not a part of its caller, whose frame stays on the stack.
+#[inline(never)]
+fn make(
+    layout: &Layout,
+    task: Task,
+    control: &OwnedFd,
+    dir: OwnedFd,
+) -> Result<Box<Monitor>, Failure> {
+    // SAFETY: a fork of the zygote, which has one thread; no monitor ever starts another. Without memory for the region the heap serves.
+    drop(unsafe { region::open() });
+    let made = match task {
+        Task::Create => Workshop::open(layout, dir).and_then(Workshop::build),
+        Task::Park => parking::run(layout, control, dir),
+    };
+    region::close();
+    made.map(Box::new)
+}
+
 struct Connection {
     socket: OwnedFd,
     subscribed: bool,
@@ -68,8 +85,16 @@ struct Connection {
     closed: bool,
 }
 
+/// What a monitor remembers of the plan.
+struct Container {
+    id: String,
+    cgroup: String,
+    /// As further processes need it (`join::remembered`).
+    spec: Spec,
+}
+
 struct Monitor {
-    plan: Plan,
+    container: Container,
     driver: Box<dyn Driver>,
     dir: OwnedFd,
     pid: i32,
@@ -83,7 +108,7 @@ struct Monitor {
     execs: Execs,
     /// None without a health check.
     health: Option<Health>,
-    seccomp: Option<Filter>,
+    seccomp: Option<Cow<'static, Filter>>,
     oom: Option<OomWatch>,
     status: Status,
     created_at_ms: u64,
@@ -91,7 +116,9 @@ struct Monitor {
     /// Who waits for the answer of `start`.
     starter: Option<OwnedFd>,
     start_failure: Option<Failure>,
-    buffer: Vec<u8>,
+    buffer: Pages,
+    /// It has given back what it does not need.
+    at_rest: bool,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -106,7 +133,7 @@ fn poll_for(fds: &mut [libc::pollfd], longest: Duration) -> io::Result<usize> {
 
 impl Monitor {
     /// Until the container has ended and that is on disk and told.
-    fn serve(mut self) -> ! {
+    fn serve(&mut self) -> ! {
         loop {
             if let Err(error) = self.turn() {
                 // poll itself failed: without it nothing can be watched. The core sees the connection close and takes over.
@@ -137,10 +164,17 @@ impl Monitor {
         );
         self.streams.watch(&mut fds);
         self.execs.watch(&mut fds);
-        match self.deadline() {
-            Some(at) => poll_for(&mut fds, at.saturating_duration_since(Instant::now()))?,
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let rest = (!self.at_rest).then_some(REST_AFTER);
+        let happened = match self.deadline().map(left).into_iter().chain(rest).min() {
+            Some(longest) => poll_for(&mut fds, longest)?,
             None => process::poll(&mut fds, -1)?,
         };
+        if happened > 0 {
+            self.at_rest = false;
+        } else if !self.at_rest {
+            self.rest();
+        }
         let ready = Ready(fds);
 
         self.streams.turn(&ready, &mut self.buffer, true);
@@ -191,6 +225,15 @@ impl Monitor {
             .min()
     }
 
+    /// Nothing happens: there is a monitor for every container, for as long as it runs.
+    fn rest(&mut self) {
+        self.at_rest = true;
+        region::release();
+        self.buffer.give_back();
+        self.streams.rest();
+        memory::give_back();
+    }
+
     /// Init failed to start the program, or has become it.
     fn hear_init(&mut self) {
         let Some(channel) = &self.channel else {
@@ -224,7 +267,7 @@ impl Monitor {
         };
         let read = File::from(fd).read(&mut drained);
         // v1 also fires when the group is removed, v2 on every change of the counters.
-        if read.is_ok() && self.driver.oom_kills(&self.plan.cgroup) > 0 {
+        if read.is_ok() && self.driver.oom_kills(&self.container.cgroup) > 0 {
             self.tell(&Message::Oom);
             self.oom = None;
         }

@@ -103,7 +103,7 @@ impl Kept {
                 let finished = commit.finish(&workshop.dir);
                 let (listener, created_at_ms) = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                Ok(workshop.monitor(journal, parked, streams, listener, created_at_ms))
+                workshop.monitor(journal, parked, streams, listener, created_at_ms)
             }
             Err(_) => {
                 // Whatever it was: making it cold works, or tells the reason in its own words.
@@ -131,7 +131,7 @@ fn fill(
     } = journal;
     root::prepare(&create.rootfs)?;
     let (pipes, stdio) = Pipes::open(create)?;
-    sandbox.fill(plan, driver, stdio, seccomp.as_ref())?;
+    sandbox.fill(plan, driver, stdio, seccomp.as_deref())?;
     // Init mounts meanwhile.
     rename_group(driver, &record.cgroup, &plan.cgroup)?;
     let resources = Resources {

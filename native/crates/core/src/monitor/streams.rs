@@ -411,6 +411,13 @@ impl Streams {
         text
     }
 
+    /// Nothing is moved for now: buffers are made again when something is.
+    pub(super) fn rest(&mut self) {
+        if let Sink::Log(log) = &mut self.sink {
+            log.rest();
+        }
+    }
+
     /// Whether a file of the log has been rotated away since this was asked last.
     pub(super) fn has_rotated(&mut self) -> bool {
         match &mut self.sink {

@@ -18,7 +18,7 @@ pub fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Failure
             format!("{}invalid UTF-8 at byte {at}", prefix(&path_at(bytes, at))),
         )
     })?;
-    serde_json::from_str(text).map_err(|error| {
+    serde_json::from_slice(text.as_bytes()).map_err(|error| {
         let at = offset(bytes, error.line(), error.column());
         Failure::invalid(doing(), format!("{}{error}", prefix(&path_at(bytes, at))))
     })

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod process;
 #[cfg(test)]
 pub mod recording;
+pub mod region;
 pub mod socket;
 
 pub use calls::{Calls, Change, Draft, Kernel};
