@@ -240,6 +240,8 @@ fn idle_memory(report: &mut Report, core: &mut Core) -> Result<(), String> {
         core.client
             .ok(json!({"call": "start", "containerId": id}))?;
     }
+    // Those made last are not idle yet.
+    std::thread::sleep(APART);
     let monitors: Vec<i32> = ids.iter().filter_map(|id| core.monitor(id)).collect();
     let mut pss: Vec<u64> = monitors
         .iter()
