@@ -1,18 +1,7 @@
 //! How fast output becomes json-file records: `cargo bench -p shoal-core --bench logs`. Prints MB of output a second on one core.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the modules are the core's own, of which this measures a part"
-)]
-
-#[path = "../src/logs/framer.rs"]
-mod framer;
-#[path = "../src/logs/record.rs"]
-mod record;
-
-use framer::Framer;
-use record::{Stream, Timestamp};
+use shoal_logs::framer::Framer;
+use shoal_logs::record::{self, Stream, Timestamp};
 use std::hint::black_box;
 use std::time::Instant;
 

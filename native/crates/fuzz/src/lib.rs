@@ -3,22 +3,10 @@
 //! native/fuzz makes libFuzzer programs of them (script/fuzz); `cargo test` here replays the corpus that those have left.
 
 mod config;
-#[path = "../../core/src/logs/framer.rs"]
-#[allow(
-    dead_code,
-    reason = "the module is the core's own, of which this drives a part"
-)]
-mod framer;
 mod frames;
 mod identity;
 mod logs;
 mod paths;
-#[path = "../../core/src/logs/record.rs"]
-#[allow(
-    dead_code,
-    reason = "the module is the core's own, of which this drives a part"
-)]
-mod record;
 mod seccomp;
 mod tar;
 

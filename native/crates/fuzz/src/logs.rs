@@ -1,7 +1,7 @@
 //! Output of a program as records of its log.
 
-use crate::framer::{Framer, PIECE_BYTES_MAX};
-use crate::record::{Stream, Timestamp, append_record, ending};
+use shoal_logs::framer::{Framer, PIECE_BYTES_MAX};
+use shoal_logs::record::{Stream, Timestamp, append_record, ending};
 
 /// However the bytes come, the pieces are the same, none is over the limit and none is lost; every record is one line of JSON with them.
 pub fn log_framing(bytes: &[u8]) {

@@ -4,7 +4,7 @@ pub mod beside;
 pub mod compress;
 pub mod file;
 pub mod follow;
-pub mod framer;
 pub mod read;
-pub mod record;
 pub mod sink;
+
+pub use shoal_logs::{framer, record};
