@@ -226,7 +226,9 @@ mod tests {
             // Only what is too large, or stricter than a page, is the heap's.
             let large = all.alloc(layout(REGION_BYTES, 8));
             let strict = all.alloc(layout(8, 2 * ALIGN_MAX));
-            assert!(!inside(large) && !inside(strict) && strict.addr() % (2 * ALIGN_MAX) == 0);
+            assert!(
+                !inside(large) && !inside(strict) && strict.addr().is_multiple_of(2 * ALIGN_MAX)
+            );
 
             // The last grows where it is, any other moves; both keep their bytes.
             let last = all.alloc(layout(4, 1));
