@@ -11,6 +11,7 @@ import { decodeMessages, type EntryBlocks, encodeFrame, frameTypes } from "../wi
 import { decodeLinkFrame, encodeLinkPieces, type LinkFrame } from "../wire/raft-link.ts";
 import type { Greeted } from "./raft-transport-greeting.ts";
 import type { RaftTransportLimits } from "./raft-transport-limits.ts";
+import { innerSocket, wholeFrame, wholeFrameBytesMax } from "./ws-frame.ts";
 
 export interface LinkEvents {
   message(message: Message): void;
@@ -36,6 +37,8 @@ export class RaftLink {
   #queuedBytes = 0;
   #dropped = 0;
   #ignored = false;
+  /** Something came since the last look. */
+  #heard = false;
 
   constructor(
     socket: WebSocket,
@@ -109,6 +112,7 @@ export class RaftLink {
   }
 
   #take(data: RawData, isBinary: boolean, events: LinkEvents): void {
+    this.#heard = true;
     if (this.#ignored) return;
     const bytes = data as Buffer;
     let messages: readonly Message[] | null = null;
@@ -173,6 +177,15 @@ export class RaftLink {
 
   #write(pieces: readonly Uint8Array[]): void {
     const last = pieces.length - 1;
+    const [first] = pieces;
+    if (last === 0 && first !== undefined && first.byteLength <= wholeFrameBytesMax) {
+      const inner = innerSocket(this.#socket);
+      if (inner !== null) {
+        // Between whole messages of ws: it has none half written, for nothing is compressed and pieces go in one turn.
+        inner.write(wholeFrame(first, this.dialer !== this.peer), this.#written);
+        return;
+      }
+    }
     for (const [at, piece] of pieces.entries()) {
       const options = { binary: true, fin: at === last };
       if (at === last) this.#socket.send(piece, options, this.#written);
@@ -195,13 +208,13 @@ export class RaftLink {
   /** Asks for a sign of life when nothing came for a while, and gives up after several times. Gives how to stop it. */
   #watch(): () => void {
     let bytesBefore = -1;
-    let ponged = false;
     let silent = 0;
     const pinger = setInterval(() => {
-      const bytes = bytesRead(this.#socket);
-      if (ponged || bytes !== bytesBefore) silent = 0;
+      // Part of a long frame counts, too; without the socket below, whole frames still do.
+      const bytes = innerSocket(this.#socket)?.bytesRead ?? 0;
+      if (this.#heard || bytes !== bytesBefore) silent = 0;
       else silent += 1;
-      ponged = false;
+      this.#heard = false;
       bytesBefore = bytes;
       // Counted in intervals, not in time: a process that was stopped itself finds one missed, not all.
       if (silent >= this.#limits.silentPingsMax) {
@@ -211,11 +224,10 @@ export class RaftLink {
       } else if (silent > 0) this.#socket.ping();
     }, this.#limits.pingMs);
     const heard = (): void => {
-      ponged = true;
+      this.#heard = true;
     };
     this.#socket.on("pong", heard);
     this.#socket.on("ping", heard);
-    this.#socket.on("message", heard);
     return () => clearInterval(pinger);
   }
 }
@@ -229,11 +241,4 @@ function bytesOf(pieces: readonly Uint8Array[]): number {
   let bytes = 0;
   for (const piece of pieces) bytes += piece.byteLength;
   return bytes;
-}
-
-/** Bytes that came in, part of a long frame too. ws has no public way to its socket; without it, whole frames still count. */
-function bytesRead(socket: WebSocket): number {
-  const inner = (socket as unknown as { readonly _socket?: { readonly bytesRead?: number } })
-    ._socket;
-  return inner?.bytesRead ?? 0;
 }

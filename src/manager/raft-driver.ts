@@ -397,8 +397,11 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
       running = true;
       subscriptions.push(
         transport.onMessage((message) => {
-          guarded(() => core.step(message));
-          wake();
+          guarded(() => {
+            core.step(message);
+            // Most acknowledgements ask for nothing: no turn is spent on them.
+            if (!woken && core.hasReady()) wake();
+          });
         }),
         transport.onClosed((peer) => {
           guarded(() => core.peerUnreachable(peer));
