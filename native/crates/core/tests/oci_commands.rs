@@ -205,7 +205,7 @@ fn list_ps_events_and_update_tell_and_change() {
 }
 
 #[test]
-fn a_created_container_takes_exec_and_delete() {
+fn a_created_container_takes_exec_and_a_forced_delete() {
     if !possible() {
         return;
     }
@@ -215,7 +215,7 @@ fn a_created_container_takes_exec_and_delete() {
     assert_eq!(bundle.leave(&["create", id]).code, 0);
     assert_eq!(bundle.ok(&["exec", id, "echo", "early"]), "early\n");
     assert_eq!(bundle.status(id), "created");
-    bundle.ok(&["delete", id]);
+    bundle.ok(&["delete", "--force", id]);
     bundle.assert_nothing_left(id);
 }
 

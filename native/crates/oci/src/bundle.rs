@@ -5,6 +5,7 @@ use crate::stop::Stop;
 use shoal_protocol::oci::Spec;
 use shoal_runtime::filesystem;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Longest config.json that is read.
@@ -51,6 +52,15 @@ impl Bundle {
 
 /// A whole configuration file, if it is no longer than the limit.
 pub fn read(path: &Path) -> Result<Vec<u8>, Stop> {
+    read_as(path, |kind| kind.is_file())
+}
+
+/// As `read`, for a file that the caller itself names: it may be a pipe (`--process <(...)`).
+pub fn read_given(path: &Path) -> Result<Vec<u8>, Stop> {
+    read_as(path, |kind| kind.is_file() || kind.is_fifo())
+}
+
+fn read_as(path: &Path, good: impl Fn(std::fs::FileType) -> bool) -> Result<Vec<u8>, Stop> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Stop::new(format!(
             "JSON specification file {} not found",
@@ -60,7 +70,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Stop> {
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
+    if !good(meta.file_type()) {
         return Err(Stop::new(format!(
             "reading {}: it is no regular file",
             path.display()

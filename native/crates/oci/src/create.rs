@@ -91,9 +91,6 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
     let linux = &bundle.spec.linux;
     let group = cgroup::paths::resolve(&linux.cgroups_path, context.systemd, &request.id)?;
     let seccomp = context.filter(linux.seccomp.as_ref())?;
-    for warning in cgroup::warnings(&linux.resources) {
-        context.log.warning(&warning);
-    }
     let access = if linux.cgroups_path.is_empty() && context.rootless {
         Access::Optional
     } else {
@@ -110,6 +107,9 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
         root: RootSource::Directory(bundle.rootfs.clone()),
         cgroup: group,
     })?;
+    for warning in plan.warnings() {
+        context.log.warning(&warning);
+    }
     // Hooks and relative paths of the configuration start from the bundle.
     process::change_dir(&bundle.path)
         .map_err(|error| Failure::io(format!("entering bundle {}", bundle.path), &error))?;
@@ -197,6 +197,9 @@ impl Draft<'_> {
         };
         let log = context.log;
         log.debug(|| format!("nsexec container setup: cloning init of {}", record.id));
+        if let Some(filter) = seccomp {
+            log.debug(|| format!("seccomp filter flags: {}", filter.flags));
+        }
         let parked = launch::create(
             self.plan,
             &Options {

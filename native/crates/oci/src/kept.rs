@@ -77,6 +77,7 @@ pub fn for_exec(spec: &Spec) -> Spec {
             gid_mappings: linux.gid_mappings.clone(),
             cgroups_path: linux.cgroups_path.clone(),
             personality: linux.personality.clone(),
+            memory_policy: linux.memory_policy.clone(),
             mount_label: linux.mount_label.clone(),
             // The listener's address; the rules are in the compiled filter.
             seccomp: linux

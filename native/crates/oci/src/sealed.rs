@@ -4,6 +4,7 @@
 //! execute itself, and overwrite it once it has ended. So the command first executes itself again from a detached, read-only mount of its
 //! own file, or where mounts are forbidden from a sealed copy in memory.
 
+use crate::context::Context;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::sys::{c_string, file, mount};
 use std::ffi::{CString, OsStr};
@@ -52,6 +53,13 @@ pub fn ensure() -> Result<(), Failure> {
         )
     })?;
     Err(failed(&execute(copy.as_fd())))
+}
+
+/// Says so in the debug log, in runc's words.
+pub fn tell(context: &Context<'_>) {
+    context
+        .log
+        .debug(|| format!("{} exeseal: using /proc/self/exe clone", context.name));
 }
 
 fn is_protected() -> io::Result<bool> {

@@ -7,6 +7,8 @@ use shoal_protocol::Failure;
 pub struct Stop {
     pub message: String,
     pub exit_code: u8,
+    /// The message is whole as it is, without the command's name before it.
+    pub bare: bool,
 }
 
 impl Stop {
@@ -15,6 +17,15 @@ impl Stop {
         Self {
             message: message.into(),
             exit_code: 1,
+            bare: false,
+        }
+    }
+
+    /// As `new`, with a message that nothing is put before.
+    pub fn bare(message: impl Into<String>) -> Self {
+        Self {
+            bare: true,
+            ..Self::new(message)
         }
     }
 }

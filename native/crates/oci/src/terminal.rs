@@ -40,7 +40,12 @@ impl Terminal {
             output_open: true,
         };
         terminal.resize();
-        terminal.make_raw();
+        // SAFETY: isatty takes a number and asks what it is.
+        let shown = unsafe { libc::isatty(1) } == 1;
+        if !shown {
+            terminal.keep_line_ends();
+        }
+        terminal.make_raw(shown);
         Ok(terminal)
     }
 
@@ -58,7 +63,21 @@ impl Terminal {
         }
     }
 
-    fn make_raw(&mut self) {
+    /// Output that goes to a file or pipe ends its lines with LF, not with the CR LF that a terminal shows them by, as with runc.
+    fn keep_line_ends(&self) {
+        let fd = self.master.as_raw_fd();
+        // SAFETY: termios is plain data, and both calls work on our own.
+        unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            if libc::tcgetattr(fd, &raw mut settings) == 0 {
+                settings.c_oflag &= !libc::ONLCR;
+                libc::tcsetattr(fd, libc::TCSANOW, &raw const settings);
+            }
+        }
+    }
+
+    /// Passes every key on. Where the output is not shown on it (`shown`), others may still write lines to it.
+    fn make_raw(&mut self, shown: bool) {
         for fd in [0, 1, 2] {
             // SAFETY: termios is plain data.
             let mut settings: libc::termios = unsafe { std::mem::zeroed() };
@@ -70,6 +89,9 @@ impl Terminal {
             // SAFETY: both calls work on our own struct.
             if unsafe {
                 libc::cfmakeraw(&raw mut raw);
+                if !shown {
+                    raw.c_oflag = settings.c_oflag;
+                }
                 libc::tcsetattr(fd, libc::TCSANOW, &raw const raw)
             } == 0
             {

@@ -130,6 +130,8 @@ const MEMORY_MODES: [(&str, i32); 7] = [
     ("MPOL_PREFERRED_MANY", 5),
     ("MPOL_WEIGHTED_INTERLEAVE", 6),
 ];
+/// Those that take no nodes: MPOL_DEFAULT and MPOL_LOCAL.
+const MEMORY_MODES_NODELESS: [i32; 2] = [0, 4];
 /// Flags of set_mempolicy(2).
 const MEMORY_FLAGS: [(&str, i32); 3] = [
     ("MPOL_F_STATIC_NODES", 1 << 15),
@@ -139,17 +141,32 @@ const MEMORY_FLAGS: [(&str, i32); 3] = [
 
 /// Reads linux.memoryPolicy into the mode (with flags) and nodes that set_mempolicy(2) takes.
 fn memory_policy(wanted: &oci::MemoryPolicy) -> Result<(i32, Vec<usize>), Failure> {
-    let field = "linux.memoryPolicy";
-    let mode = named(&MEMORY_MODES, field, &wanted.mode)?;
+    let mode = named(
+        &MEMORY_MODES,
+        "linux.memoryPolicy.mode: invalid memory policy mode",
+        &wanted.mode,
+    )?;
     let flags = wanted
         .flags
         .iter()
-        .map(|flag| named(&MEMORY_FLAGS, field, flag))
+        .map(|flag| {
+            let field = "linux.memoryPolicy.flags: invalid memory policy flag";
+            named(&MEMORY_FLAGS, field, flag)
+        })
         .try_fold(0, |all, flag| flag.map(|flag| all | flag))?;
-    Ok((
-        mode | flags,
-        number_list("linux.memoryPolicy.nodes", &wanted.nodes)?,
-    ))
+    let field = "linux.memoryPolicy.nodes: invalid memory policy node";
+    let nodes = number_list(field, &wanted.nodes)?;
+    if MEMORY_MODES_NODELESS.contains(&mode) && !nodes.is_empty() {
+        return Err(Failure::invalid(
+            "reading linux.memoryPolicy",
+            format!(
+                "{} mode requires 0 nodes but got {}",
+                wanted.mode,
+                nodes.len()
+            ),
+        ));
+    }
+    Ok((mode | flags, nodes))
 }
 
 /// Refuses a memory policy that cannot be, by name.
@@ -173,6 +190,24 @@ pub(crate) fn apply_memory_policy(wanted: &oci::MemoryPolicy) -> Result<(), Fail
 
 fn cpu_list(field: &str, list: &str) -> Result<Vec<usize>, Failure> {
     number_list(&format!("process.execCPUAffinity.{field}"), list)
+}
+
+/// A list of process.execCPUAffinity as one number in hexadecimal, as runc's debug log has it; `0x0` for none.
+pub fn cpu_mask(field: &str, list: &str) -> Result<String, Failure> {
+    let mut words = [0u64; CPUS_MAX / 64];
+    for cpu in cpu_list(field, list)? {
+        words[cpu / 64] |= 1 << (cpu % 64);
+    }
+    let digits: String = words
+        .iter()
+        .rev()
+        .map(|word| format!("{word:016x}"))
+        .collect();
+    let digits = digits.trim_start_matches('0');
+    Ok(format!(
+        "0x{}",
+        if digits.is_empty() { "0" } else { digits }
+    ))
 }
 
 /// Reads a list as cpuset(7) has it: `0-2,5`.
@@ -240,10 +275,15 @@ pub(crate) fn apply(
 ) -> Result<(), Failure> {
     if let Some(wanted) = &process.scheduler {
         process::set_scheduler(&scheduler(wanted)?).map_err(|error| {
-            Failure::io(
-                format!("setting process.scheduler {:?}", wanted.policy),
-                &error,
-            )
+            let doing = format!("setting process.scheduler {:?}", wanted.policy);
+            let mut failure = Failure::io(doing, &error);
+            if wanted.policy == "SCHED_DEADLINE" && error.raw_os_error() == Some(libc::EPERM) {
+                // sched(7): a deadline holds only for a thread that may run everywhere.
+                failure.message.push_str(
+                    "; this process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)",
+                );
+            }
+            failure
         })?;
     }
     if let Some(wanted) = &process.io_priority {
@@ -311,6 +351,39 @@ mod tests {
         assert_eq!(cpu_list("initial", "").expect("none"), [] as [usize; 0]);
         for bad in ["a", "2-1", "-1", "1-", "9999999", "0-99999999999"] {
             assert!(cpu_list("final", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpu_mask_is_one_number() {
+        for (list, want) in [
+            ("", "0x0"),
+            ("0", "0x1"),
+            ("0-1", "0x3"),
+            ("1,64", "0x10000000000000002"),
+        ] {
+            assert_eq!(cpu_mask("initial", list).expect(list), want);
+        }
+    }
+
+    #[test]
+    fn memory_policy_refuses_nodes_where_there_are_none() {
+        let wanted = |mode: &str, nodes: &str| oci::MemoryPolicy {
+            mode: mode.into(),
+            nodes: nodes.into(),
+            flags: Vec::new(),
+        };
+        assert_eq!(
+            memory_policy(&wanted("MPOL_BIND", "0-1")).expect("policy"),
+            (2, vec![0, 1])
+        );
+        for (mode, nodes, words) in [
+            ("MPOL_DEFAULT", "0-7", "mode requires 0 nodes but got 8"),
+            ("MPOL_BIND", "0-9876543210", "invalid memory policy node"),
+            ("", "0", "invalid memory policy mode"),
+        ] {
+            let failure = memory_policy(&wanted(mode, nodes)).expect_err(mode);
+            assert!(failure.to_string().contains(words), "{failure}");
         }
     }
 

@@ -96,6 +96,28 @@ pub fn unknown(sets: &Capabilities) -> Vec<String> {
     names
 }
 
+/// What of the sets will not be as it says: names that do not exist, and ambient ones that are not inheritable or permitted
+/// (capabilities(7)). For the log, in runc's words.
+pub fn warnings(sets: &Capabilities) -> Vec<String> {
+    let mut lines = Vec::new();
+    let unknown = unknown(sets);
+    if !unknown.is_empty() {
+        lines.push(format!(
+            "ignoring unknown or unavailable capabilities: [{}]",
+            unknown.join(" ")
+        ));
+    }
+    let masks = masks(sets);
+    let lost = masks.ambient & !(masks.inheritable & masks.permitted);
+    lines.extend((0..NAMES.len()).filter(|bit| lost & (1 << bit) != 0).map(|bit| {
+        format!(
+            "can't raise ambient capability CAP_{}: it is not both permitted and inheritable",
+            NAMES[bit]
+        )
+    }));
+    lines
+}
+
 /// The number of a capability, by its name with or without `CAP_`.
 fn bit(name: &str) -> Option<usize> {
     let upper = name.to_ascii_uppercase();
@@ -222,5 +244,26 @@ mod tests {
         assert_eq!(masks(&sets).permitted, 1 << 5);
         assert_eq!(masks(&sets).effective, 0);
         assert_eq!(unknown(&sets), ["CAP_NOPE"]);
+    }
+
+    #[test]
+    fn warnings_tell_what_will_not_be_held() {
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let sets = Capabilities {
+            permitted: named(&["CAP_KILL", "CAP_CHOWN", "CAP_NOPE"]),
+            inheritable: named(&["CAP_KILL"]),
+            ambient: named(&["CAP_KILL", "CAP_CHOWN"]),
+            ..Capabilities::default()
+        };
+        let lines = warnings(&sets);
+        assert_eq!(
+            lines[0],
+            "ignoring unknown or unavailable capabilities: [CAP_NOPE]"
+        );
+        assert!(
+            lines.len() == 2 && lines[1].starts_with("can't raise ambient capability CAP_CHOWN: "),
+            "{lines:?}"
+        );
+        assert!(warnings(&Capabilities::default()).is_empty());
     }
 }

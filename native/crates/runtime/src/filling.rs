@@ -35,7 +35,7 @@ struct Given {
 }
 
 /// Waits for its container, becomes it and parks again; ends the process when nobody wants it. `null` is a stdin for programs without.
-pub(crate) fn run(orders: &Orders<'_>, null: &OwnedFd) -> ! {
+pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     let channel = orders.channel.as_fd();
     let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
     let length = socket::receive(channel, &mut buffer).unwrap_or(0);

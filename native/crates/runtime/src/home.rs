@@ -1,6 +1,7 @@
-//! HOME for programs whose configuration names none: what the container's own /etc/passwd says.
+//! The environment of a program: what its configuration says, and HOME from the container's own /etc/passwd.
 
 use crate::sys::file;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -10,14 +11,30 @@ const PASSWD_BYTES_MAX: u64 = 1024 * 1024;
 /// The home of a user that has none.
 const HOME_DEFAULT: &str = "/";
 
-/// Adds `HOME=` to an environment without one, as runc and crun do; the container's root must be this process's.
-pub(crate) fn complete(env: &[String], uid: u32) -> Option<String> {
-    if env.iter().any(|entry| entry.starts_with("HOME=")) {
-        return None;
+/// An environment as the program gets it, as with runc: each name once, with the value given last, and a HOME that is not empty.
+/// The container's root must be this process's.
+pub(crate) fn complete(env: &[String], uid: u32) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> = env
+        .iter()
+        .rev()
+        .filter(|entry| {
+            seen.insert(
+                entry
+                    .split_once('=')
+                    .map_or(entry.as_str(), |(name, _)| name),
+            )
+        })
+        .filter(|entry| entry.as_str() != "HOME=")
+        .cloned()
+        .collect();
+    kept.reverse();
+    if !kept.iter().any(|entry| entry.starts_with("HOME=")) {
+        let text = read_passwd().unwrap_or_default();
+        let home = home_of(&text, uid).unwrap_or(HOME_DEFAULT);
+        kept.push(format!("HOME={home}"));
     }
-    let text = read_passwd().unwrap_or_default();
-    let home = home_of(&text, uid).unwrap_or(HOME_DEFAULT);
-    Some(format!("HOME={home}"))
+    kept
 }
 
 fn read_passwd() -> io::Result<String> {
@@ -61,9 +78,16 @@ mod tests {
     }
 
     #[test]
-    fn complete_leaves_a_home_alone() {
-        assert_eq!(complete(&["A=1".into(), "HOME=".into()], 0), None);
-        let added = complete(&[], u32::MAX - 1).expect("added");
-        assert_eq!(added, "HOME=/");
+    fn complete_has_each_name_once_and_a_home() {
+        let nobody = u32::MAX - 1;
+        let of = |env: &[&str]| {
+            let env: Vec<String> = env.iter().map(|entry| (*entry).to_owned()).collect();
+            complete(&env, nobody)
+        };
+        assert_eq!(of(&[]), ["HOME=/"]);
+        assert_eq!(of(&["HOME=/x", "A=1"]), ["HOME=/x", "A=1"]);
+        assert_eq!(of(&["A=1", "B=2", "A="]), ["B=2", "A=", "HOME=/"]);
+        assert_eq!(of(&["HOME=/x", "HOME="]), ["HOME=/"]);
+        assert_eq!(of(&["odd", "A=b=c"]), ["odd", "A=b=c", "HOME=/"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::sys::process as sys;
 use shoal_protocol::{Failure, FailureCode, oci};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -51,29 +52,80 @@ pub fn validate(hooks: &oci::Hooks) -> Result<(), Failure> {
 
 /// Runs `hooks` (all of kind `name`) in order, with `state` as JSON on stdin, until one fails; the failure says which and why.
 /// The caller must have one thread, and no handler that takes children away.
-pub fn run(name: &str, hooks: &[oci::Hook], state: &State) -> Result<(), Failure> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let json = serde_json::to_vec(state).expect("a state is plain data");
-    hooks.iter().enumerate().try_for_each(|(index, hook)| {
-        let doing = format!("error running {name} hook #{index}");
-        run_one(hook, &json)
-            .unwrap_or_else(|error| Err(error.to_string()))
-            .map_err(|reason| {
-                // The words are runc's, which callers look for.
-                let message = format!("{}: {reason}", hook.path);
-                Failure::new(FailureCode::System, &doing, message)
-            })
-    })
+pub fn run(name: &'static str, hooks: &[oci::Hook], state: &State) -> Result<(), Failure> {
+    Prepared::new(name, hooks, state)?.run()
 }
 
-fn run_one(hook: &oci::Hook, state: &[u8]) -> io::Result<Result<(), String>> {
-    // Files in memory, not pipes: a hook need not read its stdin, and one that leaves a daemon behind does not hold us.
-    let stdin = memory_file(c"hook-state")?;
-    (&stdin).write_all(state)?;
-    (&stdin).seek(SeekFrom::Start(0))?;
-    let mut output = memory_file(c"hook-output")?;
+/// Hooks with everything open that they need, so that a filter which judges the rest need allow little more than a program's start.
+pub(crate) struct Prepared<'a> {
+    name: &'static str,
+    hooks: Vec<(&'a oci::Hook, Files)>,
+}
+
+/// Files in memory, not pipes: a hook need not read its stdin, and one that leaves a daemon behind does not hold us.
+struct Files {
+    stdin: File,
+    stdout: File,
+    stderr: File,
+    /// To read what it said.
+    output: File,
+}
+
+impl<'a> Prepared<'a> {
+    /// Opens what the hooks (all of kind `name`) need.
+    pub(crate) fn new(
+        name: &'static str,
+        hooks: &'a [oci::Hook],
+        state: &State,
+    ) -> Result<Self, Failure> {
+        let mut prepared = Vec::new();
+        if !hooks.is_empty() {
+            let json = serde_json::to_vec(state).expect("a state is plain data");
+            for hook in hooks {
+                let files = Files::new(&json)
+                    .map_err(|error| Failure::io(format!("preparing {name} hooks"), &error))?;
+                prepared.push((hook, files));
+            }
+        }
+        Ok(Self {
+            name,
+            hooks: prepared,
+        })
+    }
+
+    /// Runs them, as `run`.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        for (index, (hook, files)) in self.hooks.into_iter().enumerate() {
+            let doing = format!("error running {} hook #{index}", self.name);
+            run_one(hook, files)
+                .unwrap_or_else(|error| Err(error.to_string()))
+                .map_err(|reason| {
+                    // The words are runc's, which callers look for.
+                    let message = format!("{}: {reason}", hook.path);
+                    Failure::new(FailureCode::System, &doing, message)
+                })?;
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    fn new(state: &[u8]) -> io::Result<Self> {
+        let mut stdin = memory_file(c"hook-state")?;
+        stdin.write_all(state)?;
+        stdin.seek(SeekFrom::Start(0))?;
+        let output = memory_file(c"hook-output")?;
+        Ok(Self {
+            stdin,
+            stdout: output.try_clone()?,
+            stderr: output.try_clone()?,
+            output,
+        })
+    }
+}
+
+fn run_one(hook: &oci::Hook, files: Files) -> io::Result<Result<(), String>> {
+    let mut output = files.output;
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
@@ -86,9 +138,9 @@ fn run_one(hook: &oci::Hook, state: &[u8]) -> io::Result<Result<(), String>> {
         }
     }
     let mut child = command
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(output.try_clone()?))
-        .stderr(Stdio::from(output.try_clone()?))
+        .stdin(Stdio::from(files.stdin))
+        .stdout(Stdio::from(files.stdout))
+        .stderr(Stdio::from(files.stderr))
         .spawn()?;
     let pid = i32::try_from(child.id()).expect("pids fit i32");
     let mut late = false;
@@ -114,13 +166,27 @@ fn run_one(hook: &oci::Hook, state: &[u8]) -> io::Result<Result<(), String>> {
             hook.timeout.unwrap_or(0)
         ),
         (false, Some(code), _) => format!("exit status {code}"),
-        (false, None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
+        (false, None, signal) => killed_by(signal.unwrap_or(0)),
     };
     Ok(Err(if said.is_empty() {
         reason
     } else {
         format!("{reason}: {said}")
     }))
+}
+
+/// The signal with its meaning in words, by which a filter's kill is known.
+fn killed_by(signal: i32) -> String {
+    // SAFETY: strsignal(3) gives a text of the C library's that lives as long as nobody asks again; there is one thread.
+    let words = unsafe {
+        let text = libc::strsignal(signal);
+        if text.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().to_lowercase()
+        }
+    };
+    format!("killed by signal {signal} ({words})")
 }
 
 fn ended_within(pidfd: &OwnedFd, seconds: i64) -> io::Result<bool> {
@@ -133,7 +199,7 @@ fn ended_within(pidfd: &OwnedFd, seconds: i64) -> io::Result<bool> {
     Ok(sys::poll(&mut fds, timeout_ms)? > 0)
 }
 
-fn memory_file(name: &std::ffi::CStr) -> io::Result<File> {
+fn memory_file(name: &CStr) -> io::Result<File> {
     // SAFETY: the name is NUL-terminated.
     let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
@@ -210,6 +276,17 @@ mod tests {
         assert!(failure.message.contains("timeout of 1 s"), "{failure}");
         assert!(before.elapsed() < Duration::from_secs(30));
         run("prestart", &[hook("sleep 1 &")], &state()).expect("not held by a daemon");
+    }
+
+    #[test]
+    fn run_tells_the_signal_in_words() {
+        let failure = run("prestart", &[hook("kill -SYS $$")], &state()).expect_err("killed");
+        assert!(
+            failure
+                .message
+                .ends_with("killed by signal 31 (bad system call)"),
+            "{failure}"
+        );
     }
 
     #[test]

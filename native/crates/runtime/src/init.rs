@@ -5,15 +5,16 @@
 use crate::channel::{self, HOOKED, MAPPED, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::filling;
+use crate::hooks::Prepared;
 use crate::labels::Labels;
 use crate::lookup::{self, Unstartable};
 use crate::mounts::Surroundings;
 use crate::namespaces::{self, NEWTIME};
 use crate::plan::Plan;
 use crate::program::{self, Program};
-use crate::streams::{self, Stdio};
+use crate::streams::{self, Stdio, Streams};
 use crate::sys::{Kernel, process, socket};
-use crate::{console, devices, hooks, userns};
+use crate::{console, devices, home, hooks, userns};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{State, Status};
 use shoal_seccomp::Program as Filter;
@@ -162,11 +163,11 @@ pub(crate) fn run(orders: &Orders<'_>) -> ! {
     }
     channel::tell(channel, &Report::Ready);
     if orders.sandbox {
-        filling::run(orders, &null);
+        filling::run(orders, null.as_ref());
     }
     let starter = park(orders);
     let starter = starter.as_ref().map_or(channel, AsFd::as_fd);
-    let failed = start(orders, &null, starter);
+    let failed = start(orders, null.as_ref(), starter);
     channel::give_up(starter, failed)
 }
 
@@ -193,6 +194,8 @@ fn park(orders: &Orders<'_>) -> Option<OwnedFd> {
         channel::hear(orders.channel.as_fd(), START);
         return None;
     };
+    // Whoever stops a container before its start need not kill it, as with runc.
+    process::end_on_signals();
     loop {
         let Ok(starter) = socket::accept(listener.as_fd()) else {
             process::exit_now(1);
@@ -207,8 +210,8 @@ fn park(orders: &Orders<'_>) -> Option<OwnedFd> {
     }
 }
 
-/// Everything that needs the host's view or full privilege; gives a stdin for programs that have none.
-fn setup(orders: &Orders<'_>) -> Result<OwnedFd, Failure> {
+/// Everything that needs the host's view or full privilege; gives a stdin for a program that has none.
+fn setup(orders: &Orders<'_>) -> Result<Option<OwnedFd>, Failure> {
     let plan = orders.plan;
     let spec = &plan.spec;
     if plan.makes(libc::CLONE_NEWUSER) {
@@ -227,16 +230,21 @@ fn setup(orders: &Orders<'_>) -> Result<OwnedFd, Failure> {
     )?;
     doing("making a session", process::new_session())?;
     process::set_umask(0);
+    process::reset_affinity();
     let between = plan.namespaces.need_two_steps();
     join(orders, |kind| match kind {
         libc::CLONE_NEWCGROUP => false,
         libc::CLONE_NEWNS => true,
         _ => !between,
     })?;
-    let stdin = doing("opening /dev/null for stdin", devices::null(libc::O_RDONLY))?;
+    // A sandbox does not know yet.
+    let wanted = orders.sandbox || matches!(orders.stdio, Stdio::Fds(Streams { stdin: None, .. }));
+    let stdin = wanted
+        .then(|| doing("opening /dev/null for stdin", devices::null(libc::O_RDONLY)))
+        .transpose()?;
     files(orders)?;
     // The container's own /dev/null, where it has a real one, so that the program finds stdin by a path that it has.
-    Ok(devices::null(libc::O_RDONLY).unwrap_or(stdin))
+    Ok(stdin.map(|stdin| devices::null(libc::O_RDONLY).unwrap_or(stdin)))
 }
 
 /// Builds the root and enters it.
@@ -253,7 +261,7 @@ fn files(orders: &Orders<'_>) -> Result<(), Failure> {
         let slave = console::open(files.root(), size, console_socket.as_fd())?;
         files.bind_console(slave.as_fd())?;
     }
-    run_creation_hooks(orders)?;
+    run_creation_hooks(orders, files.root())?;
     files.finish()?;
     files.enter(orders.no_pivot)
 }
@@ -287,36 +295,34 @@ fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {
 }
 
 /// The host's hooks are run by the maker, those of the container's namespaces here, while the host's programs can still be reached.
-fn run_creation_hooks(orders: &Orders<'_>) -> Result<(), Failure> {
+fn run_creation_hooks(orders: &Orders<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
     let wanted = &orders.plan.spec.hooks;
     if !wanted.prestart.is_empty() || !wanted.create_runtime.is_empty() {
         channel::tell(orders.channel.as_fd(), &Report::Mounted);
         channel::hear(orders.channel.as_fd(), HOOKED);
     }
-    run_hooks(
-        orders,
-        "createContainer",
-        &wanted.create_container,
-        Status::Creating,
-    )
-}
-
-fn run_hooks(
-    orders: &Orders<'_>,
-    name: &str,
-    list: &[shoal_protocol::oci::Hook],
-    status: Status,
-) -> Result<(), Failure> {
-    let Some(state) = orders.state.filter(|_| !list.is_empty()) else {
+    let Some(state) = orders.state else {
         return Ok(());
     };
-    // The pid as the container's own pid namespace has it.
-    let state = State {
+    if wanted.create_container.is_empty() {
+        return Ok(());
+    }
+    // Where runc has them begin, so that a hook can say `./lib` for the container's /lib.
+    doing(
+        "entering the container's root",
+        process::change_dir_to(root),
+    )?;
+    let state = inside(state, Status::Creating);
+    hooks::run("createContainer", &wanted.create_container, &state)
+}
+
+/// The state as the container sees it: its own pid namespace has another pid for init.
+fn inside(state: &State, status: Status) -> State {
+    State {
         status,
         pid: i32::try_from(std::process::id()).unwrap_or(0),
         ..state.clone()
-    };
-    hooks::run(name, list, &state)
+    }
 }
 
 /// Whether the program is there at all, so that a creation that could never be started fails.
@@ -330,24 +336,33 @@ fn look_up(plan: &Plan) -> Result<(), Unstartable> {
 }
 
 /// Becomes the program; returns only with the reason why not.
-pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd, channel: BorrowedFd<'_>) -> Unstartable {
+pub(crate) fn start(
+    orders: &Orders<'_>,
+    null: Option<&OwnedFd>,
+    channel: BorrowedFd<'_>,
+) -> Unstartable {
     let plan = orders.plan;
     let spec = &plan.spec;
     // Where a hook names no environment it has the program's, as with runc, on which hooks have come to rely.
     let mut wanted = spec.hooks.start_container.clone();
     for hook in wanted.iter_mut().filter(|hook| hook.env.is_empty()) {
-        hook.env.clone_from(&spec.process.env);
+        hook.env = home::complete(&spec.process.env, spec.process.user.uid);
     }
-    let hooks = run_hooks(orders, "startContainer", &wanted, Status::Created);
-    if let Err(failure) = hooks {
-        return plain(failure);
-    }
-    program::become_program(&Program {
+    let hooks = match orders.state.filter(|_| !wanted.is_empty()) {
+        None => None,
+        Some(state) => {
+            match Prepared::new("startContainer", &wanted, &inside(state, Status::Created)) {
+                Ok(hooks) => Some(hooks),
+                Err(failure) => return plain(failure),
+            }
+        }
+    };
+    let program = Program {
         process: &spec.process,
         caps: plan.caps,
         personality: spec.linux.personality.as_ref(),
         stdio: orders.stdio,
-        null: Some(null),
+        null,
         preserve_fds: orders.preserve_fds,
         limits_are_set: plan.namespaces.has(libc::CLONE_NEWUSER),
         seccomp: orders.seccomp,
@@ -355,5 +370,6 @@ pub(crate) fn start(orders: &Orders<'_>, null: &OwnedFd, channel: BorrowedFd<'_>
         labels: orders.labels,
         keyring: orders.new_keyring.then_some(&plan.container_id),
         memory_policy: spec.linux.memory_policy.as_ref(),
-    })
+    };
+    program::become_program(&program, hooks)
 }

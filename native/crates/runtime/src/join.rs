@@ -293,6 +293,8 @@ fn run(orders: &Orders<'_>) -> ! {
 /// Enters the namespaces; the child goes on as the program, and the parent, where there is one, has only to end.
 fn go_in(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
     let affinity = orders.join.process.exec_cpu_affinity.as_ref();
+    // Without one it has the CPUs of its groups, and not those that its maker happens to be bound to.
+    process::reset_affinity();
     if let Some(affinity) = affinity {
         attributes::apply_affinity("initial", &affinity.initial)?;
     }
@@ -339,7 +341,7 @@ fn become_program(orders: &Orders<'_>) -> Unstartable {
         Err(failure) => return plain(failure),
     };
     let join = orders.join;
-    program::become_program(&Program {
+    let program = Program {
         process: join.process,
         caps: orders.caps,
         personality: join.spec.linux.personality.as_ref(),
@@ -352,7 +354,8 @@ fn become_program(orders: &Orders<'_>) -> Unstartable {
         labels: &orders.labels,
         keyring: (!join.no_new_keyring).then_some(join.container_id),
         memory_policy: join.spec.linux.memory_policy.as_ref(),
-    })
+    };
+    program::become_program(&program, None)
 }
 
 /// What comes between the namespaces and the program; gives a stdin for programs that have none, if the container can.

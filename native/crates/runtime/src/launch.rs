@@ -410,6 +410,11 @@ fn run_host_hooks(plan: &Plan, options: &Options<'_>, pid: i32) -> Result<(), Fa
         ..state.clone()
     };
     let wanted = &plan.spec.hooks;
-    hooks::run("prestart", &wanted.prestart, &state)?;
+    // Of the time when they ran after `create` (config.md "Prestart").
+    let created = State {
+        status: Status::Created,
+        ..state.clone()
+    };
+    hooks::run("prestart", &wanted.prestart, &created)?;
     hooks::run("createRuntime", &wanted.create_runtime, &state)
 }

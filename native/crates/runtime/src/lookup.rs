@@ -72,6 +72,18 @@ pub fn unstartable(name: &str, error: &io::Error) -> Unstartable {
     }
 }
 
+/// How the failure of a program begins that is there and that the kernel refuses.
+pub const REFUSED: &str = "exec ";
+
+/// What a failed execve(2) of a file that is there means (its interpreter may be missing), in runc's words.
+pub(crate) fn refused(name: &str, error: &io::Error) -> Unstartable {
+    let mut failed = unstartable(name, error);
+    let quoted = format!("exec: {name:?}: ");
+    failed.failure.message = failed.failure.message.replacen(&quoted, "", 1);
+    failed.failure.doing = format!("{REFUSED}{}", name.escape_debug());
+    failed
+}
+
 fn failure(name: &str, text: &str, errno: i32) -> Failure {
     Failure {
         code: FailureCode::Invalid,
@@ -95,6 +107,16 @@ fn runnable(path: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_has_runcs_words() {
+        let failed = refused("/run.sh", &io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(failed.exit_code, EXIT_NOT_FOUND);
+        assert_eq!(
+            failed.failure.to_string(),
+            "exec /run.sh: no such file or directory"
+        );
+    }
 
     #[test]
     fn find_uses_path_and_dockers_words() {

@@ -24,6 +24,8 @@ pub struct Options {
     pub copy_up: bool,
     /// Owners are seen by the mappings; recursive or not.
     pub idmap: Option<bool>,
+    /// The mappings themselves, as crun has them: `idmap=uids=0-1000-10#10-2000-5;gids=@0-0-10` (see `id_maps`).
+    pub id_maps: Option<String>,
     /// A source that is a link becomes a link in the container (crun).
     pub copy_symlink: bool,
     /// The last component of the source is not followed (crun).
@@ -56,6 +58,8 @@ enum Meaning {
     /// A value of the field of access times, which holds one value at a time.
     Atime(u64),
     AtimeAll(u64),
+    /// Takes an earlier `noatime` back, and leaves the times of a bind's source as they are.
+    Unatime,
     Flag(libc::c_ulong),
     Unflag(libc::c_ulong),
     Propagation(u64, bool),
@@ -74,7 +78,7 @@ use Meaning as M;
 const TABLE: [(&str, Meaning); 72] = [
     ("acl", M::Flag(libc::MS_POSIXACL)),
     ("async", M::Unflag(libc::MS_SYNCHRONOUS)),
-    ("atime", M::Atime(0)),
+    ("atime", M::Unatime),
     ("bind", M::Bind(false)),
     ("copy-symlink", M::CopySymlink),
     ("defaults", M::Nothing),
@@ -188,6 +192,11 @@ pub fn parse(destination: &str, options: &[String]) -> Result<Options, Failure> 
         match meaning(option) {
             Some(meaning) => apply(&mut read, meaning),
             None if option.is_empty() => {}
+            None if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
+                read.idmap = Some(option.starts_with('r'));
+                let (_, text) = option.split_once('=').unwrap_or_default();
+                read.id_maps = Some(text.to_owned());
+            }
             None => read.data.push(match option.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                 None => (option.clone(), None),
@@ -203,6 +212,11 @@ fn apply(read: &mut Options, meaning: Meaning) {
         M::Set(bits) => change(&mut read.set, &mut read.clear, bits, 0),
         M::Clear(bits) => change(&mut read.set, &mut read.clear, 0, bits),
         M::Atime(value) => change(&mut read.set, &mut read.clear, value, sys::ATTR_ATIME),
+        M::Unatime => {
+            if read.set & sys::ATTR_ATIME == sys::ATTR_NOATIME {
+                read.set &= !sys::ATTR_ATIME;
+            }
+        }
         M::SetAll(bits) => change(&mut read.set_recursive, &mut read.clear_recursive, bits, 0),
         M::ClearAll(bits) => change(&mut read.set_recursive, &mut read.clear_recursive, 0, bits),
         M::AtimeAll(value) => change(

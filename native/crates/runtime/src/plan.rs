@@ -67,6 +67,14 @@ impl Plan {
         })
     }
 
+    /// What of the configuration is not as it says, one line each, for the log. In runc's words where it has them.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = cgroup::warnings(&self.spec.linux.resources);
+        lines.extend(caps::warnings(&self.spec.process.capabilities));
+        lines.extend(self.files.warnings());
+        lines
+    }
+
     /// Whether the container has a namespace of its own of this kind (`CLONE_NEW*`) that is new.
     pub fn makes(&self, kind: i32) -> bool {
         self.namespaces.makes(kind)

@@ -2,6 +2,7 @@
 
 use crate::caps::{self, Masks};
 use crate::channel::{self, Report};
+use crate::hooks::Prepared;
 use crate::labels::Labels;
 use crate::lookup::{self, Unstartable};
 use crate::streams::{self, Stdio};
@@ -40,8 +41,9 @@ fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
 }
 
-/// Becomes the program; returns only with the reason why not.
-pub(crate) fn become_program(program: &Program<'_>) -> Unstartable {
+/// Becomes the program; returns only with the reason why not. `hooks` run last, with the program's own user, privilege and filter: they
+/// are of the container's files.
+pub(crate) fn become_program(program: &Program<'_>, hooks: Option<Prepared<'_>>) -> Unstartable {
     let process = program.process;
     let Some(name) = process.args.first() else {
         return plain(Failure::invalid(
@@ -56,7 +58,7 @@ pub(crate) fn become_program(program: &Program<'_>) -> Unstartable {
         Ok(path) => path,
         Err(failed) => return failed,
     };
-    let home = home::complete(&process.env, process.user.uid);
+    let env = home::complete(&process.env, process.user.uid);
     let strings = |texts: &mut dyn Iterator<Item = &String>| {
         texts
             .map(sys::c_string)
@@ -65,15 +67,18 @@ pub(crate) fn become_program(program: &Program<'_>) -> Unstartable {
     let (path, args, env) = match (
         sys::c_string(&path),
         strings(&mut process.args.iter()),
-        strings(&mut process.env.iter().chain(&home)),
+        strings(&mut env.iter()),
     ) {
         (Ok(path), Ok(args), Ok(env)) => (path, args, env),
         _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
     };
-    if let Err(failure) = release(program).and_then(|()| confine(program)) {
+    let ready = release(program)
+        .and_then(|()| confine(program))
+        .and_then(|()| hooks.map_or(Ok(()), Prepared::run));
+    if let Err(failure) = ready {
         return plain(failure);
     }
-    lookup::unstartable(name, &process::exec(&path, &args, &env))
+    lookup::refused(name, &process::exec(&path, &args, &env))
 }
 
 fn plain(failure: Failure) -> Unstartable {

@@ -79,11 +79,17 @@ pub fn prepare(rootfs: &Rootfs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Mounts the root in the current mount namespace and gives it. `attributes` are `MOUNT_ATTR_*` added to its own.
-pub fn mount(calls: &dyn Calls, source: &RootSource, attributes: u64) -> Result<OwnedFd, Failure> {
+/// Mounts the root in the current mount namespace and gives it. `attributes` are `MOUNT_ATTR_*` added to its own. A `listening` root goes on
+/// to hear of the host's mounts below its directory; every mount of this namespace has been made a slave for that.
+pub fn mount(
+    calls: &dyn Calls,
+    source: &RootSource,
+    attributes: u64,
+    listening: bool,
+) -> Result<OwnedFd, Failure> {
     match source {
         RootSource::Overlay(rootfs) => mount_overlay(calls, rootfs, attributes),
-        RootSource::Directory(path) => mount_directory(calls, path, attributes),
+        RootSource::Directory(path) => mount_directory(calls, path, attributes, listening),
         RootSource::Staging(path) => mount_staging(calls, path),
     }
 }
@@ -170,7 +176,12 @@ pub fn place(source: &RootSource) -> &Path {
 }
 
 /// The directory bound onto itself, with what is mounted below it.
-fn mount_directory(calls: &dyn Calls, path: &Path, attributes: u64) -> Result<OwnedFd, Failure> {
+fn mount_directory(
+    calls: &dyn Calls,
+    path: &Path,
+    attributes: u64,
+    listening: bool,
+) -> Result<OwnedFd, Failure> {
     let doing = || format!("mounting root.path {path:?}");
     let text = path
         .to_str()
@@ -191,7 +202,11 @@ fn mount_directory(calls: &dyn Calls, path: &Path, attributes: u64) -> Result<Ow
         let change = Change {
             set: attributes,
             // pivot_root(2) refuses a root that is shared, and nothing of ours may reach the host.
-            propagation: libc::MS_PRIVATE,
+            propagation: if listening {
+                libc::MS_SLAVE
+            } else {
+                libc::MS_PRIVATE
+            },
             ..Change::default()
         };
         calls.change_mount(tree.as_fd(), &change, false)?;

@@ -47,6 +47,17 @@ const FOREIGN: [&str; 16] = [
     "SCMP_ARCH_SHEB",
 ];
 
+/// Every name that a profile may list, in the order of the alphabet, for `features`.
+pub fn known() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Arch::ALL
+        .map(Arch::name)
+        .into_iter()
+        .chain(FOREIGN)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 impl Arch {
     /// In the order of the table's columns.
     pub const ALL: [Self; 7] = [

@@ -37,6 +37,11 @@ pub fn forward(
 ) -> Result<(), Failure> {
     let doing =
         || format!("handing the seccomp listener to linux.seccomp.listenerPath {listener_path:?}");
+    let unreachable = || {
+        format!(
+            "failed to connect with seccomp agent at linux.seccomp.listenerPath {listener_path:?}"
+        )
+    };
     let listener = take(pidfd, number).map_err(|error| Failure::io(doing(), &error))?;
     let told = ProcessState {
         oci_version: &state.oci_version,
@@ -46,7 +51,9 @@ pub fn forward(
         state,
     };
     let text = serde_json::to_vec(&told).expect("the state is plain data");
-    send(listener_path, &text, listener.as_fd()).map_err(|error| Failure::io(doing(), &error))
+    let socket =
+        UnixStream::connect(listener_path).map_err(|error| Failure::io(unreachable(), &error))?;
+    send(&socket, &text, listener.as_fd()).map_err(|error| Failure::io(doing(), &error))
 }
 
 /// pidfd_getfd(2); the copy is close-on-exec.
@@ -62,10 +69,9 @@ fn take(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
 }
 
 /// One message with one descriptor; what does not fit at once follows without it.
-fn send(path: &str, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let socket = UnixStream::connect(path)?;
-    let sent = send_with(&socket, text, fd)?;
-    io::Write::write_all(&mut &socket, &text[sent..])
+fn send(mut socket: &UnixStream, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let sent = send_with(socket, text, fd)?;
+    io::Write::write_all(&mut socket, &text[sent..])
 }
 
 fn send_with(socket: &UnixStream, text: &[u8], fd: BorrowedFd<'_>) -> io::Result<usize> {

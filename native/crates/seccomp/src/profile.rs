@@ -141,7 +141,7 @@ fn read_rule(at: usize, rule: &Syscall) -> Result<Rule<'_>, Failure> {
         }
         if action == ret::USER_NOTIF && name == "write" {
             // runc and crun refuse the same: the start itself tells its parent of the listener by write(2).
-            let why = "SCMP_ACT_NOTIFY cannot be used for write".to_owned();
+            let why = "SCMP_ACT_NOTIFY cannot be used for the write syscall".to_owned();
             return Err(refuse_here("names", why));
         }
     }

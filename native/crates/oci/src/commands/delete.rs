@@ -48,7 +48,8 @@ fn one(context: &Context<'_>, id: &str, force: bool) -> Result<(), Stop> {
     };
     match container.status() {
         Status::Stopped => {}
-        Status::Created | Status::Creating => end(&container)?,
+        // What a killed creator left is nobody's: there is no init to lose.
+        Status::Creating => end(&container)?,
         _ if force => end(&container)?,
         status => {
             return Err(Stop::new(format!(

@@ -11,13 +11,14 @@ use crate::foreground::{Watch, write_pid_file};
 use crate::sealed;
 use crate::stop::Stop;
 use crate::terminal::Terminal;
+use shoal_protocol::Failure;
 use shoal_protocol::oci::{self, Process, Spec, Status};
 use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{Access, Below};
 use shoal_runtime::join::{self, Join};
-use shoal_runtime::sys::process;
-use shoal_runtime::user;
-use std::os::fd::AsFd;
+use shoal_runtime::sys::{file, process};
+use shoal_runtime::{attributes, caps, user};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What runc ends with when the process could not be started.
@@ -25,9 +26,11 @@ const EXIT_FAILED: u8 = 255;
 
 pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     sealed::ensure()?;
+    sealed::tell(context);
     exec(context, parsed).map_err(|stop| Stop {
         message: format!("exec failed: {}", stop.message),
         exit_code: EXIT_FAILED,
+        bare: false,
     })
 }
 
@@ -56,9 +59,12 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     }
     let (spec, seccomp) = container.home.for_exec(container.record.filtered)?;
     let mut wanted = match parsed.text("process").filter(|file| !file.is_empty()) {
-        Some(file) => oci::parse::<Process>("--process", &bundle::read(Path::new(file))?)?,
-        None => from_flags(parsed, &spec)?,
+        Some(file) => oci::parse::<Process>("--process", &bundle::read_given(Path::new(file))?)?,
+        None => from_flags(parsed, &spec, || root_of(init.pid))?,
     };
+    for warning in caps::warnings(&wanted.capabilities) {
+        context.log.warning(&warning);
+    }
     check_process(&wanted)?;
     check_terminal(wanted.terminal, detach, console_socket.as_deref())?;
     let asked = parsed.number("preserve-fds")?.unwrap_or(0);
@@ -75,6 +81,12 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     context
         .log
         .debug(|| format!("nsexec container setup: entering {}", container.record.id));
+    if let Some(affinity) = &wanted.exec_cpu_affinity {
+        let mask = attributes::cpu_mask("initial", &affinity.initial)?;
+        context
+            .log
+            .debug(|| format!("nsexec container setup: affinity: {mask}"));
+    }
     let (stdio, console) = stdio(wanted.terminal, detach, console_socket.as_deref())?;
     let watch = if detach { None } else { Some(Watch::begin()?) };
     let joined = join::exec(&Join {
@@ -92,6 +104,12 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         no_new_keyring: false,
     })
     .map_err(super::start::unstartable)?;
+    context.log.debug(|| {
+        format!(
+            "child process in init(): process {} is in the container",
+            joined.pid
+        )
+    });
     context.log.debug(|| {
         format!(
             "setns_init: about to exec {:?} as process {}",
@@ -122,8 +140,19 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     })
 }
 
-/// The container's own process with what the flags change of it.
-fn from_flags(parsed: &Parsed, spec: &Spec) -> Result<Process, Stop> {
+/// The container's root, where its users are looked up.
+fn root_of(pid: i32) -> Result<OwnedFd, Failure> {
+    let path = format!("/proc/{pid}/root");
+    file::open(&path, libc::O_PATH | libc::O_DIRECTORY)
+        .map_err(|error| Failure::io("opening the container's root", &error))
+}
+
+/// The container's own process with what the flags change of it. `root` is asked for where a user is given by name.
+fn from_flags(
+    parsed: &Parsed,
+    spec: &Spec,
+    root: impl Fn() -> Result<OwnedFd, Failure>,
+) -> Result<Process, Stop> {
     let mut process = spec.process.clone();
     if parsed.operands.len() < 2 {
         return Err(Stop::new("exec args cannot be empty"));
@@ -154,10 +183,20 @@ fn from_flags(parsed: &Parsed, spec: &Spec) -> Result<Process, Stop> {
         }
     }
     if let Some(user) = parsed.text("user").filter(|user| !user.is_empty()) {
-        let (uid, gid) = user::ids(user)?;
-        process.user.uid = uid;
-        if let Some(gid) = gid {
-            process.user.gid = gid;
+        let ids = user::ids(user);
+        if let Ok((uid, gid)) = ids {
+            process.user.uid = uid;
+            if let Some(gid) = gid {
+                process.user.gid = gid;
+            }
+        } else {
+            // No name is nobody, and not root.
+            if user.starts_with(':') {
+                ids?;
+            }
+            let found = user::look_up(root()?.as_fd(), user)?;
+            (process.user.uid, process.user.gid) = (found.uid, found.gid);
+            process.user.additional_gids = found.additional_gids;
         }
     }
     for gid in parsed.all("additional-gids") {
@@ -193,7 +232,8 @@ mod tests {
         )?;
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let flags = table::find("exec").expect("exec").flags;
-        from_flags(&args::parse(flags, &words, true)?, &spec)
+        let root = || root_of(i32::try_from(std::process::id()).expect("a pid"));
+        from_flags(&args::parse(flags, &words, true)?, &spec, root)
     }
 
     #[test]
@@ -209,13 +249,16 @@ mod tests {
         assert_eq!(got.capabilities.bounding, ["CAP_KILL"]);
         assert!(got.capabilities.ambient.is_empty());
         assert_eq!(read("--user 7:8 id ls").expect("flags").user.gid, 8);
+        let root = read("--user root id ls").expect("the test's own root has one");
+        assert_eq!((root.user.uid, root.user.gid), (0, 0));
     }
 
     #[test]
-    fn from_flags_refuses_users_that_are_no_numbers() {
+    fn from_flags_refuses_users_that_are_not_there() {
         for line in [
-            "--user root id ls",
+            "--user nobody-at-all id ls",
             "--user 7: id ls",
+            "--user :7 id ls",
             "--user -1 id ls",
             "--user 4294967295 id ls",
             "-g x id ls",

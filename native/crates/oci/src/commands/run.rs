@@ -13,12 +13,14 @@ use crate::terminal::Terminal;
 use shoal_protocol::Failure;
 use shoal_protocol::oci::Status;
 use shoal_runtime::launch::Agent;
+use shoal_runtime::lookup::REFUSED;
 use shoal_runtime::sys::process;
 use std::os::fd::AsFd;
 
 /// `create`: up to the parked init.
 pub fn create(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     sealed::ensure()?;
+    sealed::tell(context);
     let request = Request::read(parsed, true)?;
     create::make(context, &request).map_err(|stop| failed(context, "create", stop))?;
     Ok(0)
@@ -27,6 +29,7 @@ pub fn create(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
 /// `run`: creates, starts, and unless detached waits and removes.
 pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     sealed::ensure()?;
+    sealed::tell(context);
     run_sealed(context, parsed).map_err(|stop| failed(context, "run", stop))
 }
 
@@ -64,7 +67,13 @@ fn run_sealed(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
             metadata: &seccomp.listener_metadata,
             state: &state,
         });
-        parked.start_with(agent.as_ref()).map_err(unstartable)?;
+        parked.start_with(agent.as_ref()).map_err(|failed| {
+            // runc's init has nobody left to tell but the program's standard error, where scripts look for this one line.
+            if failed.failure.doing.starts_with(REFUSED) {
+                return Stop::bare(failed.failure.to_string());
+            }
+            unstartable(failed)
+        })?;
         context
             .log
             .debug(|| "init: closing the pipe to signal completion: the program runs".to_owned());
@@ -105,6 +114,9 @@ pub fn exit_byte(code: i32) -> u8 {
 }
 
 fn failed(context: &Context<'_>, command: &str, stop: Stop) -> Stop {
+    if stop.bare {
+        return stop;
+    }
     Stop {
         message: format!("{} {command} failed: {}", context.name, stop.message),
         ..stop

@@ -135,17 +135,17 @@ fn cpuset(cpu: &Cpu) -> Vec<Write> {
     .collect()
 }
 
-/// Most tasks, alike on both layouts. 0 is no limit, as Docker says it.
+/// Most tasks, alike on both layouts. Less than 0 is no limit; 0 is one task, as with runc since 1.4: the kernel would let none start.
 pub fn pids(resources: &Resources) -> Vec<Write> {
     let limit = resources.pids.as_ref().and_then(|pids| pids.limit);
     limit
         .map(|limit| {
-            let value = if limit > 0 {
-                limit.to_string()
+            let value = if limit >= 0 {
+                limit.max(1).to_string()
             } else {
                 "max".to_owned()
             };
-            Write::new("pids.limit", "pids.max", value).skip_if(limit <= 0)
+            Write::new("pids.limit", "pids.max", value).skip_if(limit < 0)
         })
         .into_iter()
         .collect()
@@ -320,6 +320,7 @@ mod tests {
             ),
             (r#"{"pids":{"limit":7}}"#, vec!["pids.max=7"]),
             (r#"{"pids":{"limit":-1}}"#, vec!["pids.max?=max"]),
+            (r#"{"pids":{"limit":0}}"#, vec!["pids.max=1"]),
             (
                 r#"{"blockIO":{"weight":500,"leafWeight":300,"weightDevice":[{"major":8,"minor":0,"weight":400,"leafWeight":200}],
                     "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}],"throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":2}],

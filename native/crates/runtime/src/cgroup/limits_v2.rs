@@ -242,7 +242,7 @@ mod tests {
                 r#"{"cpu":{"shares":1024,"idle":1,"quota":5000,"period":50000,"burst":10}}"#,
                 vec!["cpu.idle=1", "cpu.max=5000 50000", "cpu.max.burst=10"],
             ),
-            (r#"{"pids":{"limit":0}}"#, vec!["pids.max?=max"]),
+            (r#"{"pids":{"limit":0}}"#, vec!["pids.max=1"]),
             (
                 r#"{"blockIO":{"weight":750,"weightDevice":[{"major":8,"minor":0,"weight":10}],
                     "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0},{"major":7,"minor":0,"rate":4}]}}"#,

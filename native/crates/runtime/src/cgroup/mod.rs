@@ -61,7 +61,7 @@ impl Below {
         if path.split('/').any(|part| part == "..") || path.contains('\0') {
             return Err(Failure::invalid(
                 "reading --cgroup",
-                format!("{path:?} leads out of the container's cgroup"),
+                format!("bad sub cgroup path {path:?}: it leads out of the container's cgroup"),
             ));
         }
         Ok(Self { controllers, path })

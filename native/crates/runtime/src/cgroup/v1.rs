@@ -345,7 +345,7 @@ impl Driver for V1 {
             if !known {
                 return Err(Failure::invalid(
                     "reading --cgroup",
-                    format!("unknown controller {controller} in {below:?}"),
+                    format!("unknown controller {controller}: it has no hierarchy here"),
                 ));
             }
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the root comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,10 @@ impl Plan {
         for planned in &self.mounts {
             let mappings = planned.mappings((&self.uid_mappings, &self.gid_mappings));
             let wanted = planned.options.bind && !planned.options.remount;
-            let tree = if wanted && (mappings.is_some() || user && !planned.options.copy_symlink) {
+            // Below the root it is what earlier mounts have put there, which only the container's namespace has.
+            let within = Path::new(&planned.mount.source).starts_with(root::place(&self.source));
+            let outside = user && !planned.options.copy_symlink && !within;
+            let tree = if wanted && (mappings.is_some() || outside) {
                 mounts::source_tree(calls, planned, mappings, userns::namespace)?
             } else {
                 None
@@ -219,7 +222,8 @@ impl<'a> Filesystem<'a> {
             )?;
         }
         let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
-        let root = root::mount(calls, &plan.source, nodev)?;
+        let listening = matches!(plan.propagation, Some((libc::MS_SLAVE, _)));
+        let root = root::mount(calls, &plan.source, nodev, listening)?;
         Ok(Self {
             calls,
             plan,

@@ -64,7 +64,7 @@ impl Mounter<'_> {
                 };
                 self.calls.change_mount(tree.as_fd(), &private, true)?;
             }
-            change(self.calls, tree.as_fd(), options)?;
+            self.change_bind(tree.as_fd(), options)?;
             self.put(tree.as_fd(), target.fd.as_fd(), options)
         };
         act().map_err(|error| {
@@ -80,6 +80,17 @@ impl Mounter<'_> {
             };
             complain(doing(), &error)
         })
+    }
+
+    /// The attributes of a bind. As with runc and crun, a bind that names any attribute has exactly those it names, whatever its source has
+    /// (`-v /read-only:/x:rw`); one that names none keeps the source's.
+    fn change_bind(&self, tree: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
+        let whole = exactly(options, self.owns(libc::CLONE_NEWUSER));
+        match change(self.calls, tree, &whole) {
+            // A user namespace around us may have locked what was not even named: it stays.
+            Err(error) if sys::is(&error, libc::EPERM) => change(self.calls, tree, options),
+            other => other,
+        }
     }
 
     /// A source that is a link is made again as a link; false when it is none.
@@ -187,6 +198,43 @@ pub(super) fn open_source(calls: &dyn Calls, planned: &PlannedMount) -> Result<O
     })
 }
 
+/// Attributes that a bind has only when it names them.
+const NAMED_ONLY: u64 = sys::mount::ATTR_RDONLY
+    | sys::mount::ATTR_NOSUID
+    | sys::mount::ATTR_NODEV
+    | sys::mount::ATTR_NOEXEC
+    | sys::mount::ATTR_NOSYMFOLLOW;
+
+/// The options with what they leave out cleared, if they name any attribute. In a user namespace what the kernel would lock there
+/// (mount_namespaces(7)) is kept.
+fn exactly(options: &Options, userns: bool) -> Options {
+    let (set, mut clear) = (options.set, options.clear);
+    if (set, clear) != (0, 0) {
+        let all = if userns {
+            sys::mount::ATTR_NOSYMFOLLOW
+        } else {
+            NAMED_ONLY
+        };
+        clear |= all & !set;
+        let times = (
+            clear & sys::mount::ATTR_ATIME != 0,
+            set & sys::mount::ATTR_NODIRATIME != 0,
+        );
+        match times {
+            _ if userns => {}
+            // `nodiratime` alone goes with relative times, and a time alone with those of directories, as for mount(2).
+            (false, true) => clear |= sys::mount::ATTR_ATIME,
+            (true, false) => clear |= sys::mount::ATTR_NODIRATIME,
+            _ => {}
+        }
+    }
+    Options {
+        set,
+        clear,
+        ..options.clone()
+    }
+}
+
 /// The attributes that are asked for, on top of what the mount has: for itself, then for everything below.
 pub(super) fn change(calls: &dyn Calls, tree: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
     for (set, clear, recursive) in [
@@ -203,4 +251,47 @@ pub(super) fn change(calls: &dyn Calls, tree: BorrowedFd<'_>, options: &Options)
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount_options::parse;
+    use crate::sys::mount as attr;
+
+    fn of(options: &[&str], userns: bool) -> (u64, u64) {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let whole = exactly(&parse("/x", &options).expect("options"), userns);
+        (whole.set, whole.clear)
+    }
+
+    #[test]
+    fn exactly_clears_what_is_not_named_unless_nothing_is() {
+        assert_eq!(
+            of(&["rbind", "rprivate", "norelatime", "atime"], false),
+            (0, 0)
+        );
+        assert_eq!(of(&["bind", "rw"], false), (0, NAMED_ONLY));
+        assert_eq!(
+            of(&["bind", "ro", "nosuid"], false),
+            (
+                attr::ATTR_RDONLY | attr::ATTR_NOSUID,
+                attr::ATTR_NODEV | attr::ATTR_NOEXEC | attr::ATTR_NOSYMFOLLOW
+            )
+        );
+        assert_eq!(
+            of(&["bind", "ro"], true),
+            (attr::ATTR_RDONLY, attr::ATTR_NOSYMFOLLOW)
+        );
+    }
+
+    #[test]
+    fn exactly_has_one_kind_of_access_times() {
+        let (set, clear) = of(&["bind", "nodiratime"], false);
+        assert_eq!(set, attr::ATTR_NODIRATIME);
+        assert_eq!(clear, NAMED_ONLY | attr::ATTR_ATIME);
+        let (set, clear) = of(&["bind", "strictatime"], false);
+        assert_eq!(set, attr::ATTR_STRICTATIME);
+        assert_eq!(clear, NAMED_ONLY | attr::ATTR_ATIME | attr::ATTR_NODIRATIME);
+    }
 }

@@ -3,6 +3,7 @@
 mod bind;
 mod cgroup;
 mod copy_up;
+mod id_maps;
 mod planned;
 mod typed;
 

@@ -1,6 +1,6 @@
 //! The mounts of a configuration, checked before anything is made.
 
-use super::PROC_ALLOWED;
+use super::{PROC_ALLOWED, id_maps};
 use crate::mount_options::{self, Options};
 use crate::within;
 use shoal_protocol::Failure;
@@ -74,6 +74,14 @@ fn planned(mount: &Mount, spec: &Spec, root: Option<&Path>) -> Result<PlannedMou
         return refuse("type is missing; name a file system, or bind".into());
     }
     check_proc(mount, &options, &destination)?;
+    let mut mount = mount.clone();
+    if let Some(text) = &options.id_maps {
+        let container = (&spec.linux.uid_mappings[..], &spec.linux.gid_mappings[..]);
+        match id_maps::read(text, container) {
+            Ok(maps) => (mount.uid_mappings, mount.gid_mappings) = maps,
+            Err(why) => return refuse(format!("option idmap: {why}")),
+        }
+    }
     let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
     if mapped && (mount.uid_mappings.is_empty() || mount.gid_mappings.is_empty()) {
         return refuse("uidMappings and gidMappings must be given both or not at all".into());
@@ -87,7 +95,7 @@ fn planned(mount: &Mount, spec: &Spec, root: Option<&Path>) -> Result<PlannedMou
         );
     }
     Ok(PlannedMount {
-        mount: mount.clone(),
+        mount,
         options,
         destination,
     })

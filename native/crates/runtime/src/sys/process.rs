@@ -356,6 +356,18 @@ pub fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Lets HUP, INT, QUIT and TERM end this process also as the first of its pid namespace, where their default action does nothing
+/// (pid_namespaces(7)). Undone by `reset_signals`.
+pub fn end_on_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal);
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the handler only calls _exit(2), which is safe in one (signal-safety(7)).
+        unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) };
+    }
+}
+
 /// Every signal back to its default action, nothing blocked: what a fresh program expects.
 pub fn reset_signals() -> io::Result<()> {
     /// The kernel's struct sigaction, all zeroes: SIG_DFL, no flags, no mask.
@@ -574,6 +586,17 @@ pub fn set_terminal_size(terminal: BorrowedFd<'_>, height: u16, width: u16) -> i
 pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a number.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Lets this process run on every CPU that its groups allow, whatever its maker was bound to. What the machine forbids stays.
+pub fn reset_affinity() {
+    /// More CPUs than any kernel is built for; it takes what it has.
+    const CPUS_BYTES: usize = 8192 / 8;
+    let all = [0xffu8; CPUS_BYTES];
+    // SAFETY: the kernel reads at most the bytes that are told.
+    drop(check(unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, 0, CPUS_BYTES, all.as_ptr())
+    }));
 }
 
 /// sched_setaffinity(2) on this process.
