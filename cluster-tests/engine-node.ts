@@ -51,7 +51,7 @@ export async function open(root: string): Promise<EngineNode> {
   const images = await openImageStore({
     dataRoot,
     unpack: (archive, diffId, destination) =>
-      native.call("unpack", { archive, diffId, destination }),
+      native.call("unpack", { archive, digest: null, diffId, destination, devices: "make" }),
     clock: systemClock,
     log: silentLog,
     machine: "x86_64",

@@ -1,6 +1,7 @@
 /** Images under DATA_ROOT/images and their unpacked layers under DATA_ROOT/layers: loaded whole or not at all, layers shared. */
 import { randomBytes } from "node:crypto";
 import { access, lstat, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { applyChanges } from "../image/changes.ts";
 import {
@@ -315,11 +316,12 @@ class DiskImageStore implements ImageStore {
   ): Promise<readonly { readonly image: Image; readonly tags: readonly string[] }[]> {
     const loaded: { image: Image; tags: readonly string[] }[] = [];
     try {
-      const prepared = [];
+      const sizes = await this.#unpackLayers(candidates);
       for (const candidate of candidates) {
-        prepared.push({ candidate, layers: await this.#unpackLayers(candidate) });
-      }
-      for (const { candidate, layers } of prepared) {
+        const layers = candidate.config.diffIds.map((diffId) => ({
+          diffId,
+          bytes: sizes.get(diffId) ?? 0,
+        }));
         const image = await this.#keepDurably(candidate.configBytes, candidate.config, layers);
         for (const tag of candidate.tags) {
           this.#tags.set(tag, image.id);
@@ -340,14 +342,35 @@ class DiskImageStore implements ImageStore {
     }));
   }
 
-  async #unpackLayers(candidate: ArchivedCandidate): Promise<ImageRecord["layers"]> {
-    const layers = [];
-    for (const [at, diffId] of candidate.config.diffIds.entries()) {
-      const archive = candidate.layerArchives[at];
-      if (archive === undefined) throw failure("invalid", `layer ${diffId} is missing`);
-      layers.push({ diffId, bytes: await this.#unpackLayer(archive, diffId) });
+  /** Sizes of the layers of all candidates, each unpacked once, as many at once as there are cores; after a failure no further one is begun. */
+  async #unpackLayers(
+    candidates: readonly ArchivedCandidate[],
+  ): Promise<ReadonlyMap<Digest, number>> {
+    const archives = new Map<Digest, string>();
+    for (const { config, layerArchives } of candidates) {
+      for (const [at, diffId] of config.diffIds.entries()) {
+        const archive = layerArchives[at];
+        if (archive === undefined) throw failure("invalid", `layer ${diffId} is missing`);
+        archives.set(diffId, archive);
+      }
     }
-    return layers;
+    const sizes = new Map<Digest, number>();
+    const waiting = archives.entries();
+    const errors: unknown[] = [];
+    const work = async () => {
+      for (const [diffId, archive] of waiting) {
+        if (errors.length > 0) return;
+        try {
+          sizes.set(diffId, await this.#unpackLayer(archive, diffId));
+        } catch (error) {
+          errors.push(error);
+        }
+      }
+    };
+    // Whatever fails, none is left under way: what is unpacked and not wanted is removed after this.
+    await Promise.all(Array.from({ length: availableParallelism() }, work));
+    if (errors.length > 0) throw errors[0];
+    return sizes;
   }
 
   /** Bytes of the layer, which is unpacked unless it is there. */

@@ -34,7 +34,7 @@ export interface NativeClient extends NativeCore {
   close(): void;
 }
 /** Calls whose connection becomes a stream. */
-export type NativeStreamCall = "attach" | "exec" | "logs";
+export type NativeStreamCall = "attach" | "exec" | "logs" | "unpack" | "diff" | "export";
 export interface NativeClientOptions {
   readonly socketPath: string;
   readonly log: Log;

@@ -56,7 +56,14 @@ export async function startDaemon(
   const images = await openImageStore({
     dataRoot,
     unpack: async (archive, diffId, destination) =>
-      await native.call("unpack", { archive, diffId, destination }),
+      await native.call("unpack", {
+        archive,
+        digest: null,
+        diffId,
+        destination,
+        // As docker does: which of them a container may open, its device rules say.
+        devices: "make",
+      }),
     clock,
     log,
     machine: host.architecture,

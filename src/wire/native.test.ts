@@ -162,8 +162,10 @@ const requests: { readonly [Call in NativeCall]: Extract<NativeRequest, { call: 
     id: 12,
     call: "unpack",
     archive: "/tmp/layer.tar.gz",
+    digest: null,
     diffId: null,
     destination: "/var/lib/shoal/layers/a",
+    devices: "make",
   },
   shutdown: { id: 13, call: "shutdown" },
   exec: {
@@ -202,6 +204,25 @@ const requests: { readonly [Call in NativeCall]: Extract<NativeRequest, { call: 
     untilNs: null,
     timestamps: true,
   },
+  diff: {
+    id: 24,
+    call: "diff",
+    upper: "/var/lib/shoal/containers/a/upper",
+    compression: "gzip",
+  },
+  export: {
+    id: 25,
+    call: "export",
+    layers: ["/var/lib/shoal/layers/a"],
+    upper: "/var/lib/shoal/containers/a/upper",
+    compression: "none",
+  },
+  commit: {
+    id: 26,
+    call: "commit",
+    upper: "/var/lib/shoal/containers/a/upper",
+    destination: "/var/lib/shoal/layers/b",
+  },
 };
 
 const running: NativeContainer = {
@@ -230,6 +251,12 @@ const busy: NativeFailure = {
   message: "Device or resource busy (os error 16)",
   doing: 'adding sandbox "n1"',
 };
+const tar = {
+  diffId: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+  bytes: 10_240,
+  files: 3,
+};
+const gzipDigest = "sha256:1d8f0b1b1f1a6a1b4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2";
 const results: NativeResults = {
   hello: { version: 1, pid: 99, binary: "shoal-core 0.1.0", cgroup: "hybrid" },
   create: { pid: 4711 },
@@ -266,11 +293,7 @@ const results: NativeResults = {
     ],
   },
   resolver: {},
-  unpack: {
-    diffId: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-    bytes: 10_240,
-    files: 3,
-  },
+  unpack: { digest: gzipDigest, ...tar },
   shutdown: {},
   exec: { pid: 4712 },
   "exec-kill": {},
@@ -315,6 +338,9 @@ const results: NativeResults = {
     ],
   },
   logs: {},
+  diff: { digest: gzipDigest, size: 512, ...tar },
+  export: { digest: tar.diffId, size: tar.bytes, ...tar },
+  commit: tar,
 };
 
 const failures: readonly NativeReply[] = [

@@ -302,6 +302,21 @@ export interface ResolverClient {
   readonly upstreams: readonly string[];
 }
 
+/** How an archive that the core writes is compressed. */
+export type NativePacking = "none" | "gzip";
+export interface NativeUnpacked {
+  /** Of the archive as it came. */
+  readonly digest: string;
+  /** Of the uncompressed tar, as its length. */
+  readonly diffId: string;
+  readonly bytes: number;
+  readonly files: number;
+}
+export interface NativePacked extends NativeUnpacked {
+  /** Length of the archive as it was written. */
+  readonly size: number;
+}
+
 export type NativeRequest = {
   readonly id: number;
 } /** First frame of a connection; from then on this connection gets events. */ & (
@@ -394,18 +409,44 @@ export type NativeRequest = {
       readonly removeZones: readonly string[];
       readonly removeClients: readonly string[];
     }
-  /** Unpacks a layer (tar, gzip or zstd, told from its bytes) atomically into `destination`, which must not exist, checking sha256 of the tar. */
+  /**
+   * Unpacks a layer (tar, gzip or zstd, told from its bytes) atomically into `destination`, which must not exist, checking sha256 of the
+   * archive and of the tar. `archive: null`: the only request of its connection, which then carries the archive until its end; a frame
+   * with the result comes last.
+   */
   | {
       readonly call: "unpack";
-      readonly archive: string;
+      readonly archive: string | null;
+      readonly digest: string | null;
       readonly diffId: string | null;
+      readonly destination: string;
+      /** What becomes of device nodes in the layer. */
+      readonly devices: "refuse" | "skip" | "make";
+    }
+  /** An upper directory as a layer. The only request of its connection, which then carries pieces behind u32 lengths, a length of 0, and a frame with the result. */
+  | {
+      readonly call: "diff";
+      readonly upper: string;
+      readonly compression: NativePacking;
+    }
+  /** Layers, lowest first, and an upper directory as the tree that they show; a stream as of `diff`. */
+  | {
+      readonly call: "export";
+      readonly layers: readonly string[];
+      readonly upper: string | null;
+      readonly compression: NativePacking;
+    }
+  /** Makes what `diff` would write a layer at `destination`, which must not exist. */
+  | {
+      readonly call: "commit";
+      readonly upper: string;
       readonly destination: string;
     }
   | { readonly call: "shutdown" }
 );
 export type NativeCall = NativeRequest["call"];
 
-/** What each call answers. */
+/** What each call answers; those that send or take an archive answer `{}` before it, and this after it. */
 export interface NativeResults {
   readonly hello: {
     readonly version: number;
@@ -435,7 +476,14 @@ export interface NativeResults {
   readonly network: { readonly failures: readonly (NativeFailure | null)[] };
   readonly "network-dump": { readonly sandboxes: readonly NativeSandbox[] };
   readonly resolver: Record<string, never>;
-  readonly unpack: { readonly diffId: string; readonly bytes: number; readonly files: number };
+  readonly unpack: NativeUnpacked;
+  readonly diff: NativePacked;
+  readonly export: NativePacked;
+  readonly commit: {
+    readonly diffId: string;
+    readonly bytes: number;
+    readonly files: number;
+  };
   readonly shutdown: Record<string, never>;
 }
 export interface NativeFailure {

@@ -4,6 +4,7 @@ mod containers;
 mod hub;
 mod init_command;
 mod lanes;
+mod layers;
 mod logs;
 mod monitor;
 mod planning;

@@ -30,7 +30,8 @@ const CONTAINER_THREADS_MAX: usize = 32;
 const CONTAINER_CALLS_MAX: usize = 4096;
 /// Network calls keep their order: one thread.
 const NETWORK_CALLS_MAX: usize = 4096;
-const UNPACK_THREADS_MAX: usize = 2;
+/// Each has threads for its stages; more at once than there are cores would only take memory.
+const UNPACK_THREADS_MAX: usize = 16;
 const UNPACK_CALLS_MAX: usize = 1024;
 
 /// How `shoal-core serve` was asked to run.
@@ -83,7 +84,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         socket: options.socket.clone(),
         container_lane: Lane::new("container", CONTAINER_THREADS_MAX, CONTAINER_CALLS_MAX),
         network_lane: Lane::new("network", 1, NETWORK_CALLS_MAX),
-        unpack_lane: Lane::new("unpack", UNPACK_THREADS_MAX, UNPACK_CALLS_MAX),
+        unpack_lane: Lane::new("unpack", unpack_threads(), UNPACK_CALLS_MAX),
         connections: AtomicUsize::new(0),
     });
     loop {
@@ -106,6 +107,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             server.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// As many layers at once as there are cores.
+fn unpack_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(UNPACK_THREADS_MAX))
 }
 
 /// Binds the socket with mode 0600, replacing one that nobody answers at.
@@ -248,7 +254,7 @@ impl Server {
     fn queue(self: &Arc<Self>, peer: &Arc<Peer>, head: Head, body: Vec<u8>) {
         let lane = match head.call {
             CallName::Network | CallName::NetworkDump | CallName::Resolver => &self.network_lane,
-            CallName::Unpack => &self.unpack_lane,
+            CallName::Unpack | CallName::Commit => &self.unpack_lane,
             _ => &self.container_lane,
         };
         let (this, answered) = (Arc::clone(self), Arc::clone(peer));
@@ -334,6 +340,9 @@ impl Server {
             CallName::NetworkDump => containers.net().network_dump(),
             CallName::Resolver => containers.net().resolver(&parse("resolver", body)?),
             CallName::Unpack => shoal_layers::unpack(&parse("unpack", body)?),
+            CallName::Commit => shoal_layers::commit(&parse("commit", body)?),
+            CallName::Diff => Err(streaming::misplaced("diff")),
+            CallName::Export => Err(streaming::misplaced("export")),
         }
     }
 }

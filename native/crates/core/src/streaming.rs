@@ -2,6 +2,7 @@
 
 use crate::containers::Containers;
 use crate::hub::Peer;
+use crate::layers;
 use crate::logs::follow;
 use crate::serve::parse;
 use shoal_protocol::calls::{self, Attach, CallName, Exec, Head, Logs};
@@ -66,6 +67,13 @@ fn hand_over(
             drop(follow::send(&source, &query, stream));
             Ok(())
         }
+        CallName::Unpack => layers::unpack(peer, head.id, &parse("unpack", body)?, stream),
+        CallName::Diff => layers::send(peer, head.id, stream, |ready, out| {
+            shoal_layers::diff(&parse("diff", body)?, ready, out)
+        }),
+        CallName::Export => layers::send(peer, head.id, stream, |ready, out| {
+            shoal_layers::export(&parse("export", body)?, ready, out)
+        }),
         _ => Err(misplaced("this call")),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! native/fuzz makes libFuzzer programs of them (script/fuzz); `cargo test` here replays the corpus that those have left.
 
+mod compression;
 mod config;
 mod frames;
 mod identity;
@@ -16,13 +17,14 @@ use shoal_protocol::Failure;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its directory in native/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("config_json", config::config_json),
     ("process_json", config::process_json),
     ("frames", frames::frames),
     ("seccomp_json", seccomp::seccomp_json),
     ("seccomp_rules", seccomp::seccomp_rules),
     ("tar_headers", tar::tar_headers),
+    ("compression", compression::compression),
     ("passwd", identity::passwd),
     ("exec_user", identity::exec_user),
     ("options_and_paths", paths::options_and_paths),

@@ -1,13 +1,16 @@
 //! Opens an archive and undoes its compression, told from its first bytes.
 
 use crate::LayerError;
+use crate::gzip::Gzip;
 use crate::limits::COPY_BYTES;
-use flate2::bufread::MultiGzDecoder;
+use crate::pipeline::read_some;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+/// How many bytes tell a compression.
+const HEAD_BYTES: usize = 6;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Compressions that images may come in and that we do not undo.
@@ -20,8 +23,8 @@ const UNSUPPORTED: [(&[u8], &str); 3] = [
 const SKIPPABLE_MASK: u32 = 0xffff_fff0;
 const SKIPPABLE: u32 = 0x184d_2a50;
 
-/// The uncompressed bytes of an archive file.
-pub fn open(path: &Path) -> Result<Box<dyn Read>, LayerError> {
+/// Opens an archive file for reading.
+pub fn open(path: &Path) -> Result<File, LayerError> {
     let failed = |error: io::Error| LayerError::of_archive(path, &error);
     // Looked at before it is opened: opening a pipe would wait for its other end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -29,26 +32,68 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>, LayerError> {
             "the archive is not a regular file".into(),
         ));
     }
-    let mut file = BufReader::with_capacity(COPY_BYTES, File::open(path).map_err(failed)?);
-    let start = file.fill_buf().map_err(failed)?;
-    if start.is_empty() {
-        return Err(LayerError::Broken("the archive is empty".into()));
+    File::open(path).map_err(failed)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// An archive whose first bytes have told its compression.
+pub struct Archive<R> {
+    source: BufReader<R>,
+    head: Vec<u8>,
+    kind: Kind,
+}
+
+impl<R: Read> Archive<R> {
+    /// Reads the first bytes; refuses what is empty or compressed in a way that is not known here.
+    pub fn new(source: R) -> Result<Self, LayerError> {
+        let mut source = BufReader::with_capacity(COPY_BYTES, source);
+        let mut head = vec![0; HEAD_BYTES];
+        let got = read_some(&mut source, &mut head).map_err(LayerError::Read)?;
+        head.truncate(got);
+        if head.is_empty() {
+            return Err(LayerError::Broken("the archive is empty".into()));
+        }
+        if let Some((_, name)) = UNSUPPORTED
+            .iter()
+            .find(|(magic, _)| head.starts_with(magic))
+        {
+            return Err(LayerError::Broken(format!(
+                "the archive is compressed with {name}, which is not supported; use gzip, zstd or none"
+            )));
+        }
+        let kind = if head.starts_with(GZIP) {
+            Kind::Gzip
+        } else if head.starts_with(ZSTD) || head.get(..4).is_some_and(is_skippable) {
+            Kind::Zstd
+        } else {
+            Kind::Plain
+        };
+        Ok(Self { source, head, kind })
     }
-    if let Some((_, name)) = UNSUPPORTED
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic))
-    {
-        return Err(LayerError::Broken(format!(
-            "the archive is compressed with {name}, which is not supported; use gzip, zstd or none"
-        )));
+
+    pub fn is_compressed(&self) -> bool {
+        self.kind != Kind::Plain
     }
-    Ok(if start.starts_with(GZIP) {
-        Box::new(MultiGzDecoder::new(file))
-    } else if start.starts_with(ZSTD) || start.get(..4).is_some_and(is_skippable) {
-        Box::new(ZstdFrames::new(file))
-    } else {
-        Box::new(file)
-    })
+
+    /// The uncompressed bytes; asked for once.
+    pub fn decoder(&mut self) -> Box<dyn Read + '_> {
+        let whole = io::Cursor::new(std::mem::take(&mut self.head)).chain(&mut self.source);
+        match self.kind {
+            Kind::Plain => Box::new(whole),
+            Kind::Gzip => Box::new(Gzip::new(whole)),
+            Kind::Zstd => Box::new(ZstdFrames::new(whole)),
+        }
+    }
+
+    pub fn into_source(self) -> R {
+        self.source.into_inner()
+    }
 }
 
 fn is_skippable(magic: &[u8]) -> bool {
@@ -146,18 +191,4 @@ impl<R: Read> Read for ZstdFrames<R> {
 
 fn damaged(error: &dyn std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("zstd: {error}"))
-}
-
-/// Fills as much of the buffer as there is.
-fn read_some(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match source.read(&mut buffer[got..]) {
-            Ok(0) => break,
-            Ok(count) => got += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
 }

@@ -3,25 +3,47 @@
 //! Every parent is resolved by the kernel with the tree as its root, and every last component is made anew without following a link.
 //! So neither `..`, nor a link of the archive, nor a hard link, nor an entry that replaces another can touch anything outside.
 
-use crate::limits::{COPY_BYTES, DEPTH_MAX, ENTRIES_MAX, XATTR_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, ENTRIES_MAX, XATTR_BYTES_MAX};
 use crate::paths::{self, Marker};
 use crate::tar::{Entry, Kind, Tar, Time};
 use crate::{LayerError, Shown, sys};
+use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::rc::Rc;
 
 /// How overlayfs says that nothing of the layers below shows in a directory.
-const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
+pub const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
 /// Of a directory that the archive implies without an entry for it.
 const IMPLIED_MODE: u32 = 0o755;
+/// Most directories kept open; the entries of a directory come near each other.
+const OPEN_PARENTS_MAX: usize = 16;
+
+/// What is done with entries that are device nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Devices {
+    /// The layer is refused.
+    #[default]
+    Refuse,
+    /// They are left out.
+    Skip,
+    /// They are made; which of them a container may open, its device rules say.
+    Make,
+}
 
 /// Unpacks all entries and tells how many there were. The stream is left right after the archive's end.
-pub fn extract(mut tree: Tree, source: &mut impl Read, open_end: bool) -> Result<u64, LayerError> {
+pub fn extract(
+    mut tree: Tree,
+    source: &mut impl BufRead,
+    open_end: bool,
+    devices: Devices,
+) -> Result<u64, LayerError> {
     let mut tar = Tar::new(source, open_end);
-    let mut buffer = vec![0; COPY_BYTES];
     let mut entries = 0;
     while let Some(entry) = tar.next()? {
         entries += 1;
@@ -30,25 +52,65 @@ pub fn extract(mut tree: Tree, source: &mut impl Read, open_end: bool) -> Result
                 "it has more than {ENTRIES_MAX} entries, the limit of one layer"
             )));
         }
+        if matches!(
+            entry.kind,
+            Kind::CharacterDevice { .. } | Kind::BlockDevice { .. }
+        ) {
+            match devices {
+                Devices::Make => {}
+                Devices::Skip => continue,
+                Devices::Refuse => {
+                    return Err(LayerError::Broken(format!(
+                        "entry {} is a device node, which is not allowed here",
+                        Shown(&entry.path)
+                    )));
+                }
+            }
+        }
         let parts = paths::components(&entry.path, &entry.path)?;
         match paths::marker(&parts) {
             Marker::Ignored => {}
             Marker::Opaque => tree.opaque(&entry, &parts[..parts.len() - 1])?,
             Marker::Whiteout(name) => tree.whiteout(&entry, &parts[..parts.len() - 1], name)?,
             Marker::None => tree.add(&entry, &parts, &mut |file| {
-                loop {
-                    let count = tar.read_content(&mut buffer)?;
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    file.write_all(&buffer[..count])
-                        .map_err(|error| writing(&entry, error))?;
-                }
+                write_content(&mut tar, &entry, file)
             })?,
         }
     }
     tree.finish()?;
     Ok(entries)
+}
+
+/// Writes the content of the entry at hand right from where it was uncompressed.
+fn write_content(
+    tar: &mut Tar<&mut impl BufRead>,
+    entry: &Entry,
+    file: &mut File,
+) -> Result<(), LayerError> {
+    let failed = |error: io::Error| writing(entry, error);
+    let Some(sparse) = &entry.sparse else {
+        loop {
+            let there = tar.content(u64::MAX)?;
+            if there.is_empty() {
+                return Ok(());
+            }
+            file.write_all(there).map_err(failed)?;
+            let count = there.len();
+            tar.used(count);
+        }
+    };
+    for part in &sparse.parts {
+        let mut done = 0;
+        while done < part.length {
+            let there = tar.content(part.length - done)?;
+            file.write_all_at(there, part.offset + done)
+                .map_err(failed)?;
+            let count = there.len();
+            tar.used(count);
+            done += count as u64;
+        }
+    }
+    file.set_len(sparse.size).map_err(failed)
 }
 
 /// Writes the content of the entry at hand.
@@ -57,24 +119,44 @@ type Content<'a> = &'a mut dyn FnMut(&mut File) -> Result<(), LayerError>;
 /// The tree that is being made.
 pub struct Tree {
     root: OwnedFd,
-    /// The parent of the last entry, as most entries have the same as the one before.
-    last: Option<(Vec<u8>, OwnedFd)>,
+    /// Parents of the last entries, the latest first, by their paths: forgotten when a name that they were resolved by may have changed.
+    parents: VecDeque<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories get their times last, as every entry in them changes it.
     times: Vec<(Vec<u8>, Time)>,
     /// How long the path of the root is, as the kernel tells it.
     root_path_bytes: Option<usize>,
+    created: Created,
+}
+
+/// What the kernel gives a new file without being asked, as far as it is known.
+struct Created {
+    uid: u32,
+    gid: u32,
+    /// The thread has no umask, and no directory of the tree hands on a group or an access list.
+    plain: bool,
 }
 
 impl Tree {
     /// An empty directory becomes the tree's root, as if by an entry that is not there.
     pub fn new(root: OwnedFd) -> Result<Self, LayerError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error| LayerError::Write(what, error)
+        };
         sys::set_mode(root.as_fd(), b".", IMPLIED_MODE)
-            .map_err(|error| LayerError::Write("setting the mode of the root".into(), error))?;
+            .map_err(failed("setting the mode of the root"))?;
+        sys::remove_default_access(root.as_fd())
+            .map_err(failed("removing the default access list of the root"))?;
+        let (uid, gid) = sys::effective_ids();
+        let found = sys::status(root.as_fd(), b".").map_err(failed("reading the root"))?;
+        let plain = sys::clear_thread_umask()
+            && found.is_some_and(|found| found.st_uid == uid && found.st_gid == gid);
         Ok(Self {
             root,
-            last: None,
+            parents: VecDeque::new(),
             times: Vec::new(),
             root_path_bytes: None,
+            created: Created { uid, gid, plain },
         })
     }
 
@@ -97,54 +179,42 @@ impl Tree {
                 .try_clone()
                 .map_err(|error| writing(entry, error))?;
             self.times.push((Vec::new(), entry.modified));
-            return set_metadata(root.as_fd(), b".", entry);
+            return self.set_metadata(root.as_fd(), b".", entry, None);
         };
         let failed = |error: io::Error| writing(entry, error);
         let parent = self.parent(entry, above)?;
         let parent = parent.as_fd();
-        let mut covers_lower = false;
-        if let Some(found) = sys::status(parent, name).map_err(failed)? {
-            let is = |kind: u32| found.st_mode & libc::S_IFMT == kind;
-            let joins = is(libc::S_IFDIR) && entry.kind == Kind::Directory;
-            // The layer takes a name away and gives a directory back: what was below must not show through it.
-            covers_lower = is(libc::S_IFCHR) && found.st_rdev == 0 && entry.kind == Kind::Directory;
-            if is(libc::S_IFDIR) && !joins {
-                remove_tree(parent, name).map_err(failed)?;
-                self.last = None;
-            } else if !joins {
-                sys::remove_file(parent, name).map_err(failed)?;
-                // A link that others were resolved by may be gone.
-                self.last = None;
-            }
-        }
+        let permissions = entry.mode & 0o777;
+        let mut made_mode = Some(permissions);
         match entry.kind {
             Kind::File => {
-                let mut file = File::from(sys::create_file(parent, name).map_err(failed)?);
+                let fd = self.make(entry, parent, name, || {
+                    sys::create_file(parent, name, permissions)
+                })?;
+                let mut file = File::from(fd);
                 content(&mut file)?;
+                return self.finish_file(&file, entry);
             }
+            Kind::HardLink => return self.hard_link(entry, parent, name),
             Kind::Directory => {
-                match sys::make_directory(parent, name, IMPLIED_MODE) {
-                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                    other => other.map_err(failed)?,
-                }
-                if covers_lower {
-                    sys::set_xattr(parent, name, OPAQUE.0, OPAQUE.1).map_err(failed)?;
-                }
+                let made = self.directory(entry, parent, name)?;
+                made_mode = made.then_some(IMPLIED_MODE);
                 self.times.push((parts.join(&b'/'), entry.modified));
             }
-            Kind::SymbolicLink => sys::make_link(parent, name, &entry.link).map_err(failed)?,
-            Kind::HardLink => return self.hard_link(entry, parent, name),
-            Kind::Fifo => {
-                sys::make_node(parent, name, libc::S_IFIFO | 0o600, 0, 0).map_err(failed)?
-            }
-            Kind::CharacterDevice { major, minor } => {
-                sys::make_node(parent, name, libc::S_IFCHR | 0o600, major, minor).map_err(failed)?
-            }
-            Kind::BlockDevice { major, minor } => {
-                sys::make_node(parent, name, libc::S_IFBLK | 0o600, major, minor).map_err(failed)?
-            }
+            Kind::SymbolicLink => self.make(entry, parent, name, || {
+                sys::make_link(parent, name, &entry.link)
+            })?,
+            Kind::Fifo => self.make(entry, parent, name, || {
+                sys::make_node(parent, name, libc::S_IFIFO | permissions, 0, 0)
+            })?,
+            Kind::CharacterDevice { major, minor } => self.make(entry, parent, name, || {
+                sys::make_node(parent, name, libc::S_IFCHR | permissions, major, minor)
+            })?,
+            Kind::BlockDevice { major, minor } => self.make(entry, parent, name, || {
+                sys::make_node(parent, name, libc::S_IFBLK | permissions, major, minor)
+            })?,
         }
-        set_metadata(parent, name, entry)?;
+        self.set_metadata(parent, name, entry, made_mode)?;
         if entry.kind != Kind::Directory {
             sys::set_time(
                 parent,
@@ -153,6 +223,113 @@ impl Tree {
                 entry.modified.nanoseconds,
             )
             .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what must not be there, after removing what an earlier entry has put there.
+    fn make<T>(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        attempt: impl Fn() -> io::Result<T>,
+    ) -> Result<T, LayerError> {
+        let failed = |error: io::Error| writing(entry, error);
+        match attempt() {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.clear(parent, name).map_err(failed)?;
+                attempt().map_err(failed)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    /// Removes what an earlier entry has put at a name.
+    fn clear(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+        // A link that others were resolved by may be gone.
+        self.parents.clear();
+        match sys::status(parent, name)? {
+            Some(found) if is(&found, libc::S_IFDIR) => remove_tree(parent, name),
+            Some(_) => sys::remove_file(parent, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory (true), or joins the one that is there.
+    fn directory(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<bool, LayerError> {
+        let failed = |error: io::Error| writing(entry, error);
+        match sys::make_directory(parent, name, IMPLIED_MODE) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            other => return other.map(|()| true).map_err(failed),
+        }
+        let Some(found) = sys::status(parent, name).map_err(failed)? else {
+            return Err(failed(io::Error::from_raw_os_error(libc::ENOENT)));
+        };
+        if is(&found, libc::S_IFDIR) {
+            return Ok(false);
+        }
+        self.make(entry, parent, name, || {
+            sys::make_directory(parent, name, IMPLIED_MODE)
+        })?;
+        // The layer takes a name away and gives a directory back: what was below must not show through it.
+        if is(&found, libc::S_IFCHR) && found.st_rdev == 0 {
+            sys::set_xattr(parent, name, OPAQUE.0, OPAQUE.1).map_err(failed)?;
+        }
+        Ok(true)
+    }
+
+    /// Owner, attributes, mode and times of a file that was made with the permissions of its entry.
+    fn finish_file(&self, file: &File, entry: &Entry) -> Result<(), LayerError> {
+        let failed = |error: io::Error| writing(entry, error);
+        let fd = file.as_fd();
+        let chowned = !self.has_owner(entry);
+        if chowned {
+            sys::set_owner_of(fd, entry.uid, entry.gid).map_err(failed)?;
+        }
+        set_xattrs(entry, |key, value| sys::set_xattr_of(fd, key, value))?;
+        if !self.created.plain || entry.mode > 0o777 || has_access_list(entry) {
+            sys::set_mode_of(fd, entry.mode).map_err(failed)?;
+        }
+        sys::set_time_of(fd, entry.modified.seconds, entry.modified.nanoseconds).map_err(failed)
+    }
+
+    /// Whether a new file already belongs to the entry's owner.
+    fn has_owner(&self, entry: &Entry) -> bool {
+        self.created.plain && entry.uid == self.created.uid && entry.gid == self.created.gid
+    }
+
+    /// Owner, attributes and mode, in this order: a change of the owner takes set-id bits and capabilities away.
+    /// `made_mode`: with which mode it was made just now; None when it was there.
+    fn set_metadata(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+        made_mode: Option<u32>,
+    ) -> Result<(), LayerError> {
+        let failed = |error: io::Error| writing(entry, error);
+        if !(made_mode.is_some() && self.has_owner(entry)) {
+            sys::set_owner(parent, name, entry.uid, entry.gid).map_err(failed)?;
+        }
+        set_xattrs(entry, |key, value| sys::set_xattr(parent, name, key, value))?;
+        let has_mode =
+            self.created.plain && made_mode == Some(entry.mode) && !has_access_list(entry);
+        if entry.kind != Kind::SymbolicLink && !has_mode {
+            sys::set_mode(parent, name, entry.mode).map_err(failed)?;
+        }
+        // With the mount option grpid, too, a new file would have the directory's group.
+        if entry.kind == Kind::Directory
+            && (entry.gid != self.created.gid
+                || entry.mode & libc::S_ISGID != 0
+                || has_access_list(entry))
+        {
+            self.created.plain = false;
         }
         Ok(())
     }
@@ -190,7 +367,16 @@ impl Tree {
             }
             other => other.map_err(|error| writing(entry, error))?,
         };
-        match sys::hard_link(target_parent.as_fd(), target_name, parent, name) {
+        let link = || sys::hard_link(target_parent.as_fd(), target_name, parent, name);
+        let linked = match link() {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.clear(parent, name)
+                    .map_err(|error| writing(entry, error))?;
+                link()
+            }
+            other => other,
+        };
+        match linked {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Err(missing()),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 Err(LayerError::Broken(format!(
@@ -231,13 +417,15 @@ impl Tree {
     }
 
     /// Opens the directory that an entry is in, making what is missing of it.
-    fn parent(&mut self, entry: &Entry, above: &[&[u8]]) -> Result<OwnedFd, LayerError> {
-        let path = above.join(&b'/');
-        let failed = |error: io::Error| writing(entry, error);
-        if let Some((held, parent)) = &self.last
-            && *held == path
-        {
-            return parent.try_clone().map_err(failed);
+    fn parent(&mut self, entry: &Entry, above: &[&[u8]]) -> Result<Rc<OwnedFd>, LayerError> {
+        let same = |held: &(Vec<u8>, _)| is_joined(&held.0, above);
+        if let Some(at) = self.parents.iter().position(same) {
+            if at > 0
+                && let Some(held) = self.parents.remove(at)
+            {
+                self.parents.push_front(held);
+            }
+            return Ok(Rc::clone(&self.parents[0].1));
         }
         let opened = self
             .open_or_make(above)
@@ -246,10 +434,13 @@ impl Tree {
                     "entry {}: what it is in is no directory",
                     Shown(&entry.path)
                 )),
-                _ => failed(error),
+                _ => writing(entry, error),
             })?;
         self.check_depth(entry, opened.as_fd())?;
-        self.last = Some((path, opened.try_clone().map_err(failed)?));
+        let opened = Rc::new(opened);
+        self.parents.truncate(OPEN_PARENTS_MAX - 1);
+        self.parents
+            .push_front((above.join(&b'/'), Rc::clone(&opened)));
         Ok(opened)
     }
 
@@ -314,36 +505,48 @@ impl Tree {
 
     /// Gives directories their times.
     fn finish(self) -> Result<(), LayerError> {
+        let mut last: Option<(&[u8], OwnedFd)> = None;
         for (path, time) in &self.times {
             let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
                 Some(at) => (&path[..at], &path[at + 1..]),
                 None if path.is_empty() => (&b""[..], &b"."[..]),
                 None => (&b""[..], &path[..]),
             };
-            let failed = |error: io::Error| {
-                LayerError::Write(format!("setting the time of {}", Shown(path)), error)
+            let mut set = || {
+                let held = last.take().filter(|(held, _)| *held == above);
+                let parent = match held {
+                    Some((_, parent)) => parent,
+                    None => sys::open_in_root(
+                        self.root.as_fd(),
+                        above,
+                        libc::O_PATH | libc::O_DIRECTORY,
+                    )?,
+                };
+                let set = sys::set_time(parent.as_fd(), name, time.seconds, time.nanoseconds);
+                last = Some((above, parent));
+                set
             };
-            match sys::open_in_root(self.root.as_fd(), above, libc::O_PATH | libc::O_DIRECTORY)
-                .and_then(|parent| {
-                    sys::set_time(parent.as_fd(), name, time.seconds, time.nanoseconds)
-                }) {
+            match set() {
                 // A later entry replaced it, or what it was in.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
                         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
                     ) => {}
-                other => other.map_err(failed)?,
+                other => other.map_err(|error| {
+                    LayerError::Write(format!("setting the time of {}", Shown(path)), error)
+                })?,
             }
         }
         Ok(())
     }
 }
 
-/// Owner, attributes and mode, in this order: a change of the owner takes set-id bits and capabilities away.
-fn set_metadata(parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<(), LayerError> {
-    let failed = |error: io::Error| writing(entry, error);
-    sys::set_owner(parent, name, entry.uid, entry.gid).map_err(failed)?;
+/// Sets the attributes that are kept.
+fn set_xattrs(
+    entry: &Entry,
+    set: impl Fn(&[u8], &[u8]) -> io::Result<()>,
+) -> Result<(), LayerError> {
     for (key, value) in &entry.xattrs {
         if !is_kept(key, entry.kind) {
             continue;
@@ -355,7 +558,7 @@ fn set_metadata(parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<()
                 Shown(key)
             )));
         }
-        match sys::set_xattr(parent, name, key, value) {
+        match set(key, value) {
             // The file system has none of them. A capability that is lost would be a program that does not work, so that one is told.
             Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) && key != CAPABILITY => {}
             other => other.map_err(|error| {
@@ -366,16 +569,43 @@ fn set_metadata(parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<()
             })?,
         }
     }
-    if entry.kind != Kind::SymbolicLink {
-        sys::set_mode(parent, name, entry.mode).map_err(failed)?;
-    }
     Ok(())
+}
+
+/// Whether an access list comes with the entry: it changes the mode.
+fn has_access_list(entry: &Entry) -> bool {
+    entry
+        .xattrs
+        .iter()
+        .any(|(key, _)| key.starts_with(b"system.posix_acl_"))
+}
+
+fn is(found: &libc::stat, kind: u32) -> bool {
+    found.st_mode & libc::S_IFMT == kind
+}
+
+/// Whether a path is these parts with `/` between them.
+fn is_joined(path: &[u8], parts: &[&[u8]]) -> bool {
+    let mut rest = path;
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            let Some(after) = rest.strip_prefix(b"/") else {
+                return false;
+            };
+            rest = after;
+        }
+        let Some(after) = rest.strip_prefix(*part) else {
+            return false;
+        };
+        rest = after;
+    }
+    rest.is_empty()
 }
 
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// Attributes that mean the same on every machine. Above all none of overlayfs's own, by which a layer could lead it astray.
-fn is_kept(key: &[u8], kind: Kind) -> bool {
+pub fn is_kept(key: &[u8], kind: Kind) -> bool {
     let on_user_data = matches!(kind, Kind::File | Kind::Directory);
     match key {
         CAPABILITY => kind == Kind::File,

@@ -14,3 +14,7 @@ pub const EXTENDED_HEADER_BYTES_MAX: u64 = 1 << 20;
 pub const XATTR_BYTES_MAX: usize = 64 * 1024;
 /// How much is read and written at once.
 pub const COPY_BYTES: usize = 256 * 1024;
+/// Most parts of one file with holes.
+pub const SPARSE_PARTS_MAX: usize = 1 << 20;
+/// Attributes of one entry, as the kernel bounds the list of their names.
+pub const XATTRS_MAX: usize = 1024;

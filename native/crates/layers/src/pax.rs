@@ -1,9 +1,12 @@
 //! PAX extended headers (POSIX pax, "pax Extended Header"): records that overrule the fields of the next entry.
 
+use crate::limits::XATTRS_MAX;
+use crate::sparse;
 use crate::tar::Time;
 use crate::{LayerError, Shown};
 
 const XATTR: &str = "SCHILY.xattr.";
+const SPARSE: &str = "GNU.sparse.";
 
 /// What the records say; None where they say nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,9 +18,10 @@ pub struct Records {
     pub gid: Option<u32>,
     pub modified: Option<Time>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub sparse: Option<sparse::Records>,
 }
 
-/// Reads the records of one header into `records`. Keys that we do not know are passed over, as the format asks for; sparse files are refused.
+/// Reads the records of one header into `records`. Keys that we do not know are passed over, as the format asks for.
 pub fn read(mut bytes: &[u8], records: &mut Records) -> Result<(), LayerError> {
     while !bytes.is_empty() {
         let (key, value, rest) =
@@ -37,12 +41,19 @@ pub fn read(mut bytes: &[u8], records: &mut Records) -> Result<(), LayerError> {
             "uid" => records.uid = Some(text()?.parse().map_err(|_| bad())?),
             "gid" => records.gid = Some(text()?.parse().map_err(|_| bad())?),
             "mtime" => records.modified = Some(time(text()?).ok_or_else(bad)?),
-            _ if key.starts_with("GNU.sparse.") => {
-                return Err(LayerError::Broken("it holds a sparse file, which layers may not; write the archive without --sparse".into()));
-            }
             _ => {
-                if let Some(name) = key.strip_prefix(XATTR) {
+                if let Some(key) = key.strip_prefix(SPARSE) {
+                    let sparse = records.sparse.get_or_insert_default();
+                    if !sparse.set(key, value)? {
+                        return Err(bad());
+                    }
+                } else if let Some(name) = key.strip_prefix(XATTR) {
                     records.xattrs.retain(|(held, _)| held != name.as_bytes());
+                    if records.xattrs.len() >= XATTRS_MAX {
+                        return Err(LayerError::Broken(format!(
+                            "a PAX header has more than {XATTRS_MAX} attributes"
+                        )));
+                    }
                     records
                         .xattrs
                         .push((name.as_bytes().to_vec(), value.to_vec()));
@@ -125,7 +136,8 @@ mod tests {
             b"13 size=1e9x\n",
             b"13 mtime=1.x\n",
             b"9 uid=-1\n",
-            b"22 GNU.sparse.major=1\n",
+            b"22 GNU.sparse.major=x\n",
+            b"23 GNU.sparse.map=1,,2\n",
         ] {
             assert!(
                 read(bytes, &mut Records::default()).is_err(),

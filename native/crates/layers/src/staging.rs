@@ -127,7 +127,7 @@ fn active() -> MutexGuard<'static, Option<HashSet<PathBuf>>> {
     ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn taken(destination: &Path) -> LayerError {
+pub fn taken(destination: &Path) -> LayerError {
     LayerError::Failure(Failure::new(
         FailureCode::AlreadyExists,
         "",

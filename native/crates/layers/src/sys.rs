@@ -1,5 +1,6 @@
 //! System calls beneath a directory descriptor. No name here is ever resolved outside the tree it is of.
 
+use crate::limits::XATTR_BYTES_MAX;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -7,6 +8,10 @@ use std::path::Path;
 
 /// The kernel gives up a safe resolution when a rename anywhere gets in its way; then it is asked again, at most this often.
 const RESOLVE_ATTEMPTS_MAX: u32 = 128;
+/// Longest target of a link, as in the kernel.
+const LINK_BYTES_MAX: usize = 4096;
+/// Longest list of attribute names, as in the kernel (XATTR_LIST_MAX).
+const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
 
 /// Opens a path as if `root` were `/`: links, absolute ones too, and `..` stay beneath it.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: i32) -> io::Result<OwnedFd> {
@@ -39,6 +44,73 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: i32) -> io::Result
     }
 }
 
+/// Opens what is at a name for reading; a link is refused.
+pub fn open_child(parent: BorrowedFd<'_>, name: &[u8], flags: i32) -> io::Result<OwnedFd> {
+    let name = c_string(name)?;
+    let flags = flags | libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: the name is NUL-terminated and lives over the call.
+    owned(unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags) }.into())
+}
+
+/// What a link says.
+pub fn link_target(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
+    let name = c_string(name)?;
+    let mut target = vec![0; LINK_BYTES_MAX];
+    // SAFETY: the name is NUL-terminated and the buffer writable for its length; both live over the call.
+    let got = unsafe {
+        libc::readlinkat(
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            target.as_mut_ptr().cast(),
+            target.len(),
+        )
+    };
+    target.truncate(length(got)?);
+    Ok(target)
+}
+
+/// Names of the extended attributes of what is at a name, a link not followed; none where the file system has none.
+pub fn xattr_names(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let path = path_of(parent, name)?;
+    let mut names = vec![0u8; XATTR_LIST_BYTES_MAX];
+    // SAFETY: the path is NUL-terminated and the buffer writable for its length; both live over the call.
+    let got = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    match length(got) {
+        Ok(got) => Ok(names[..got]
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The value of an extended attribute of what is at a name, a link not followed; None where it has none of that name.
+pub fn xattr(parent: BorrowedFd<'_>, name: &[u8], key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let (path, key) = (path_of(parent, name)?, c_string(key)?);
+    let mut value = vec![0u8; XATTR_BYTES_MAX];
+    // SAFETY: both strings are NUL-terminated and the buffer is writable for its length; all live over the call.
+    let got = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    match length(got) {
+        Ok(got) => {
+            value.truncate(got);
+            Ok(Some(value))
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens a directory by its path from outside the tree; a link at its end is refused.
 pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::ffi::OsStrExt;
@@ -55,12 +127,12 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     )
 }
 
-/// Creates a file that must not exist, for writing.
-pub fn create_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+/// Creates a file that must not exist, for writing; its mode is cut by the umask.
+pub fn create_file(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<OwnedFd> {
     let name = c_string(name)?;
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: the name is NUL-terminated and lives over the call.
-    owned(unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, 0o600) }.into())
+    owned(unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, mode) }.into())
 }
 
 pub fn make_directory(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<()> {
@@ -187,16 +259,75 @@ pub fn set_time(
     })
 }
 
+/// Sets the owner of an open file.
+pub fn set_owner_of(file: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fchown(file.as_raw_fd(), uid, gid) })
+}
+
+/// Sets the mode of an open file.
+pub fn set_mode_of(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), mode) })
+}
+
+/// Sets when an open file was read and changed.
+pub fn set_time_of(file: BorrowedFd<'_>, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+    let time = libc::timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanoseconds),
+    };
+    let times = [time, time];
+    // SAFETY: the two times live over the call.
+    check(unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) })
+}
+
+/// Sets an extended attribute of an open file.
+pub fn set_xattr_of(file: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let key = c_string(key)?;
+    // SAFETY: the key is NUL-terminated, pointer and length of the value are of the same slice; both live over the call.
+    check(unsafe {
+        libc::fsetxattr(
+            file.as_raw_fd(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    })
+}
+
+/// Takes from a directory the access list that what is made in it would get.
+pub fn remove_default_access(directory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the key is NUL-terminated.
+    match check(unsafe {
+        libc::fremovexattr(directory.as_raw_fd(), c"system.posix_acl_default".as_ptr())
+    }) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => Ok(()),
+        other => other,
+    }
+}
+
+/// User and group of what this process makes.
+pub fn effective_ids() -> (u32, u32) {
+    // SAFETY: no pointers, and they cannot fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// Gives this thread a umask of its own, of 0; false where the kernel does not let it have one.
+pub fn clear_thread_umask() -> bool {
+    // SAFETY: no pointers. What was shared (umask, working directory, root) this thread from now on has for itself.
+    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+        return false;
+    }
+    // SAFETY: no pointers, and it cannot fail.
+    unsafe { libc::umask(0) };
+    true
+}
+
 /// Sets an extended attribute of what is at a name, a link not followed.
 pub fn set_xattr(parent: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> io::Result<()> {
-    // There is no call that takes a directory descriptor on every kernel; the link in /proc leads to just that directory.
-    let path = c_string(
-        &[
-            format!("/proc/thread-self/fd/{}/", parent.as_raw_fd()).as_bytes(),
-            name,
-        ]
-        .concat(),
-    )?;
+    let path = path_of(parent, name)?;
     let key = c_string(key)?;
     // SAFETY: both strings are NUL-terminated, pointer and length of the value are of the same slice; all live over the call.
     check(unsafe {
@@ -229,6 +360,21 @@ pub fn rename_new(parent: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<
             libc::RENAME_NOREPLACE,
         )
     })
+}
+
+/// A name in a directory as a path, for calls that take no directory descriptor on every kernel: the link in /proc leads to just that directory.
+fn path_of(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<CString> {
+    c_string(
+        &[
+            format!("/proc/thread-self/fd/{}/", parent.as_raw_fd()).as_bytes(),
+            name,
+        ]
+        .concat(),
+    )
+}
+
+fn length(got: isize) -> io::Result<usize> {
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
 fn c_string(bytes: &[u8]) -> io::Result<CString> {

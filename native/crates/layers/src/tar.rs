@@ -1,11 +1,12 @@
-//! Reading tar: ustar, PAX and GNU long names, entry by entry from a stream that is read once.
+//! Reading tar: ustar, PAX, GNU long names and sparse files, entry by entry from a stream that is read once.
 
 use crate::limits::{EXTENDED_HEADER_BYTES_MAX, PATH_BYTES_MAX};
 use crate::pax::{self, Records};
+use crate::sparse::{self, Map, Sparse};
 use crate::{LayerError, Shown};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
-const BLOCK_BYTES: usize = 512;
+pub const BLOCK_BYTES: usize = 512;
 
 /// When an entry was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +40,8 @@ pub struct Entry {
     pub gid: u32,
     pub modified: Time,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the content belongs, of a file with holes.
+    pub sparse: Option<Sparse>,
 }
 
 /// Reads entries. Content that is not read is passed over.
@@ -51,7 +54,7 @@ pub struct Tar<R> {
     open_end: bool,
 }
 
-impl<R: Read> Tar<R> {
+impl<R: BufRead> Tar<R> {
     pub fn new(source: R, open_end: bool) -> Self {
         Self {
             source,
@@ -97,9 +100,11 @@ impl<R: Read> Tar<R> {
                     long_link = Some(until_nul(&self.extended(size)?).to_vec());
                 }
                 flag => {
-                    let path = records
-                        .path
-                        .take()
+                    let pax_sparse = records.sparse.take();
+                    let path = pax_sparse
+                        .as_ref()
+                        .and_then(|sparse| sparse.name.clone())
+                        .or(records.path.take())
                         .or(long_path)
                         .unwrap_or_else(|| header.path());
                     let kind = header.kind(flag, &path)?;
@@ -110,6 +115,13 @@ impl<R: Read> Tar<R> {
                         0
                     };
                     set(size);
+                    let sparse = match (flag, pax_sparse) {
+                        (b'S', _) => Some(self.old_sparse(&block, &path)?),
+                        (_, Some(told)) if kind == Kind::File => {
+                            Some(self.pax_sparse(told, &path)?)
+                        }
+                        _ => None,
+                    };
                     let entry = Entry {
                         link: records
                             .link
@@ -133,6 +145,7 @@ impl<R: Read> Tar<R> {
                             },
                         },
                         xattrs: records.xattrs,
+                        sparse,
                         path,
                     };
                     if entry.path.len() > PATH_BYTES_MAX || entry.link.len() > PATH_BYTES_MAX {
@@ -147,25 +160,91 @@ impl<R: Read> Tar<R> {
         }
     }
 
-    /// Reads some of the content of the entry at hand; nothing at its end.
-    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
-        let want = usize::try_from(self.content)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+    /// Content of the entry at hand as it lies there, at most `most` bytes; none at its end. Then `used` tells how much of it was taken.
+    pub fn content(&mut self, most: u64) -> Result<&[u8], LayerError> {
+        let want = usize::try_from(self.content.min(most)).unwrap_or(usize::MAX);
         if want == 0 {
-            return Ok(0);
+            return Ok(&[]);
         }
-        loop {
-            match self.source.read(&mut buffer[..want]) {
-                Ok(0) => return Err(LayerError::Read(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => {
-                    self.content -= count as u64;
-                    return Ok(count);
+        let there = self.source.fill_buf().map_err(LayerError::Read)?;
+        if there.is_empty() {
+            return Err(LayerError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(&there[..there.len().min(want)])
+    }
+
+    /// Takes what `content` has shown.
+    pub fn used(&mut self, count: usize) {
+        self.source.consume(count);
+        self.content -= count as u64;
+    }
+
+    /// The map of GNU tar's own format: four parts in the header, and 21 in each block that follows.
+    fn old_sparse(&mut self, block: &[u8; BLOCK_BYTES], path: &[u8]) -> Result<Sparse, LayerError> {
+        let mut map = Map::default();
+        let header = Header(block);
+        let size = header.number(483, 12, "real size")?;
+        header.sparse_parts(386, 4, &mut map)?;
+        let mut more = block[482] != 0;
+        while more {
+            let mut next = [0; BLOCK_BYTES];
+            self.source
+                .read_exact(&mut next)
+                .map_err(LayerError::Read)?;
+            Header(&next).sparse_parts(0, 21, &mut map)?;
+            more = next[504] != 0;
+        }
+        Sparse::new(path, size, map.finish().unwrap_or_default(), self.content)
+    }
+
+    /// The map of PAX: in its records, or in version 1 in front of the content, as lines of digits that fill whole blocks.
+    fn pax_sparse(&mut self, told: sparse::Records, path: &[u8]) -> Result<Sparse, LayerError> {
+        let broken = || {
+            LayerError::Broken(format!(
+                "sparse entry {}: its map is malformed",
+                Shown(path)
+            ))
+        };
+        let mut map = told.map;
+        if told.major.is_some_and(|major| major > 0) {
+            let (mut block, mut at) = ([0; BLOCK_BYTES], BLOCK_BYTES);
+            let mut number = || -> Result<u64, LayerError> {
+                let mut value: Option<u64> = None;
+                loop {
+                    if at == BLOCK_BYTES {
+                        self.content = self
+                            .content
+                            .checked_sub(BLOCK_BYTES as u64)
+                            .ok_or_else(broken)?;
+                        self.source
+                            .read_exact(&mut block)
+                            .map_err(LayerError::Read)?;
+                        at = 0;
+                    }
+                    let byte = block[at];
+                    at += 1;
+                    match (byte, value) {
+                        (b'\n', Some(value)) => return Ok(value),
+                        (b'0'..=b'9', _) => {
+                            value = value
+                                .unwrap_or(0)
+                                .checked_mul(10)
+                                .and_then(|value| value.checked_add(u64::from(byte - b'0')))
+                                .map(Some)
+                                .ok_or_else(broken)?;
+                        }
+                        _ => return Err(broken()),
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(LayerError::Read(error)),
+            };
+            let count = number()?;
+            for _ in 0..count {
+                map.push(number()?)?;
+                map.push(number()?)?;
             }
         }
+        let size = told.size.ok_or_else(broken)?;
+        Sparse::new(path, size, map.finish().ok_or_else(broken)?, self.content)
     }
 
     /// The next header block; None at a zero block, or at the end where that is allowed.
@@ -191,10 +270,10 @@ impl<R: Read> Tar<R> {
             )));
         }
         let mut bytes = vec![0; usize::try_from(size).expect("under the limit")];
-        let mut got = 0;
-        while got < bytes.len() {
-            got += self.read_content(&mut bytes[got..])?;
-        }
+        self.source
+            .read_exact(&mut bytes)
+            .map_err(LayerError::Read)?;
+        self.content -= size;
         Ok(bytes)
     }
 
@@ -247,19 +326,13 @@ impl Header<'_> {
         Ok(match flag {
             // Before ustar a directory was told by its name.
             0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' => Kind::File,
+            0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::SymbolicLink,
             b'3' => device(self).map(|(major, minor)| Kind::CharacterDevice { major, minor })?,
             b'4' => device(self).map(|(major, minor)| Kind::BlockDevice { major, minor })?,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => {
-                return Err(LayerError::Broken(format!(
-                    "entry {} is a sparse file, which layers may not hold; write the archive without --sparse",
-                    Shown(path)
-                )));
-            }
             other => {
                 return Err(LayerError::Broken(format!(
                     "entry {} is of an unknown type {:?}",
@@ -268,6 +341,18 @@ impl Header<'_> {
                 )));
             }
         })
+    }
+
+    /// Parts of a sparse file: offset and length in twelve digits each, as many as there are.
+    fn sparse_parts(&self, at: usize, most: usize, map: &mut Map) -> Result<(), LayerError> {
+        for at in (0..most).map(|index| at + 24 * index) {
+            if self.0[at] == 0 {
+                break;
+            }
+            map.push(self.number(at, 12, "sparse offset")?)?;
+            map.push(self.number(at + 12, 12, "sparse length")?)?;
+        }
+        Ok(())
     }
 
     /// Prefix and name of ustar; the name alone of every other format.

@@ -41,6 +41,22 @@ fn hostile_archives_are_refused_and_leave_nothing() {
         bytes[..512].copy_from_slice(&checked(block));
         bytes
     };
+    let sparse = |parts: &[(u64, u64)], real: u64, stored: usize| {
+        let mut bytes = Builder::default()
+            .header(b"s", b'S', b"", 0o644, stored)
+            .content(&vec![b'x'; stored])
+            .end();
+        for (at, (offset, length)) in parts.iter().enumerate() {
+            let map = format!("{offset:011o} {length:011o} ");
+            bytes[386 + 24 * at..386 + 24 * (at + 1)].copy_from_slice(map.as_bytes());
+        }
+        // Base 256, as what is beyond eleven digits is written.
+        bytes[483] = 0x80;
+        bytes[487..495].copy_from_slice(&real.to_be_bytes());
+        let block: [u8; 512] = bytes[..512].try_into().unwrap();
+        bytes[..512].copy_from_slice(&checked(block));
+        bytes
+    };
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         (
             "climbing name",
@@ -172,18 +188,55 @@ fn hostile_archives_are_refused_and_leave_nothing() {
                 .end(),
             "PAX header is malformed",
         ),
+        ("sparse file", sparse(&[(0, 4), (2, 2)], 10, 6), "overlaps"),
         (
-            "sparse file",
-            good().header(b"s", b'S', b"", 0o644, 0).end(),
-            "sparse",
+            "sparse file that ends before its part",
+            sparse(&[(8, 4)], 10, 4),
+            "lies outside",
+        ),
+        (
+            "sparse file of more than there is",
+            sparse(&[(0, 4)], 10, 8),
+            "parts have 4 bytes",
+        ),
+        (
+            "sparse file beyond all bounds",
+            sparse(&[], 1 << 37, 0),
+            "over the limit",
+        ),
+        (
+            "PAX sparse map that claims a million parts",
+            good()
+                .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"9")])
+                .file("x", b"1000000\n1\n")
+                .end(),
+            "its map is malformed",
+        ),
+        (
+            "PAX sparse file without a size",
+            good()
+                .pax(&[("GNU.sparse.map", b"0,1")])
+                .file("x", b"y")
+                .end(),
+            "its map is malformed",
+        ),
+        (
+            "block device",
+            good().header(b"sda", b'4', b"", 0o666, 0).end(),
+            "device node",
+        ),
+        (
+            "character device",
+            good().header(b"mem", b'3', b"", 0o666, 0).end(),
+            "device node",
         ),
         (
             "PAX sparse file",
             good()
-                .pax(&[("GNU.sparse.major", b"1")])
+                .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"9")])
                 .file("x", b"")
                 .end(),
-            "sparse",
+            "its map is malformed",
         ),
         (
             "unknown type",

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -191,7 +191,7 @@ fn whiteouts_hide_lower_layers_in_a_real_overlay() {
     let answer = world.unpack_as("upper", &upper, None).unwrap();
     assert_eq!(
         answer,
-        json!({"diffId": digest(&upper), "bytes": upper.len(), "files": 13})
+        json!({"digest": digest(&upper), "diffId": digest(&upper), "bytes": upper.len(), "files": 13})
     );
     let gone = fs::symlink_metadata(world.layer("upper").join("gone")).unwrap();
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
@@ -288,7 +288,7 @@ fn compressions_are_told_from_the_bytes() {
             .unwrap();
         assert_eq!(
             answer,
-            json!({"diffId": digest(&tar), "bytes": tar.len(), "files": 1}),
+            json!({"digest": digest(&archive), "diffId": digest(&tar), "bytes": tar.len(), "files": 1}),
             "{name}"
         );
         assert!(
@@ -462,4 +462,126 @@ fn archives_of_gnu_tar_are_read() {
             );
         }
     }
+}
+
+#[test]
+fn sparse_files_of_every_format_get_their_holes_back() {
+    let world = World::new();
+    let source = world.directory.join("source");
+    fs::create_dir(&source).unwrap();
+    let file = fs::File::create(source.join("holes")).unwrap();
+    file.set_len(9 << 20).unwrap();
+    // More parts than GNU tar's header and its first block have room for.
+    for part in 0..60u64 {
+        file.write_all_at(&[part as u8 + 1; 4096], part * 128 * 1024)
+            .unwrap();
+    }
+    file.write_all_at(b"last", (9 << 20) - 4).unwrap();
+    fs::File::create(source.join("all-hole"))
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    for (at, format) in [
+        "--format=gnu",
+        "--format=pax --sparse-version=0.0",
+        "--format=pax --sparse-version=0.1",
+        "--format=pax --sparse-version=1.0",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let archive = world.directory.join("sparse.tar");
+        let made = Command::new("tar")
+            .args(format.split(' '))
+            .arg("--sparse")
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&source)
+            .arg(".")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let bytes = fs::read(&archive).unwrap();
+        assert!(bytes.len() < 1 << 20, "tar kept the holes out of {format}");
+        let name = at.to_string();
+        world
+            .unpack_as(&name, &bytes, None)
+            .unwrap_or_else(|failure| panic!("{format}: {failure}"));
+        for file in ["holes", "all-hole"] {
+            let unpacked = world.layer(&name).join(file);
+            assert!(
+                fs::read(source.join(file)).unwrap() == fs::read(&unpacked).unwrap(),
+                "{format}: {file}"
+            );
+            assert!(
+                fs::metadata(&unpacked).unwrap().blocks() * 512 < 2 << 20,
+                "{format}: {file} has no holes"
+            );
+        }
+    }
+}
+
+#[test]
+fn device_nodes_are_made_only_where_it_is_said() {
+    if !is_root("device_nodes_are_made_only_where_it_is_said") {
+        return;
+    }
+    let world = World::new();
+    let archive = world.directory.join("archive");
+    let mut node = Builder::default()
+        .header(b"null", b'3', b"", 0o666, 0)
+        .bytes;
+    node[329..336].copy_from_slice(b"0000001");
+    node[337..344].copy_from_slice(b"0000003");
+    let mut tar = common::checked(node[..512].try_into().unwrap()).to_vec();
+    tar.extend(Builder::default().file("after", b"x").end());
+    fs::write(&archive, &tar).unwrap();
+    let call = |devices: &str| {
+        let destination = world.layer(devices);
+        unpack(
+            &json!({"archive": archive, "diffId": null, "destination": destination, "devices": devices}),
+        )
+    };
+    let failure = call("refuse").unwrap_err();
+    assert!(
+        failure.message.contains("\"null\" is a device node"),
+        "{failure}"
+    );
+    call("skip").unwrap();
+    assert!(!world.layer("skip").join("null").exists());
+    assert!(world.layer("skip").join("after").exists());
+    call("make").unwrap();
+    let made = fs::metadata(world.layer("make").join("null")).unwrap();
+    assert!(made.file_type().is_char_device());
+    assert_eq!(
+        (made.rdev(), made.mode() & 0o7777),
+        (libc::makedev(1, 3), 0o666)
+    );
+    assert_eq!(call("some").unwrap_err().code, FailureCode::Invalid);
+}
+
+#[test]
+fn the_digest_of_the_archive_itself_is_checked() {
+    let world = World::new();
+    let tar = Builder::default().file("a", b"1").end();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&tar).unwrap();
+    let archive = encoder.finish().unwrap();
+    let path = world.directory.join("archive");
+    fs::write(&path, &archive).unwrap();
+    let call = |wanted: &str| {
+        unpack(
+            &json!({"archive": path, "digest": wanted, "diffId": digest(&tar), "destination": world.layer("one")}),
+        )
+    };
+    let failure = call(&digest(&tar)).unwrap_err();
+    assert!(
+        failure.message.contains("the archive has digest"),
+        "{failure}"
+    );
+    assert_eq!(world.left(), Vec::<String>::new());
+    assert_eq!(call("sha256:1").unwrap_err().code, FailureCode::Invalid);
+    let answer = call(&digest(&archive)).unwrap();
+    assert_eq!(answer["digest"], digest(&archive));
 }

@@ -37,13 +37,19 @@ pub enum CallName {
     NetworkDump,
     Resolver,
     Unpack,
+    Diff,
+    Export,
+    Commit,
     Shutdown,
 }
 
 impl CallName {
     /// Whether a connection that begins with this call can become a stream.
     pub fn is_stream(self) -> bool {
-        matches!(self, Self::Attach | Self::Exec | Self::Logs)
+        matches!(
+            self,
+            Self::Attach | Self::Exec | Self::Logs | Self::Unpack | Self::Diff | Self::Export
+        )
     }
 }
 

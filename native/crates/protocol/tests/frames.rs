@@ -40,7 +40,7 @@ fn saying(value: Value) -> Value {
 #[test]
 fn every_request_is_read_whole() {
     let requests = frames("requests.json");
-    assert_eq!(requests.len(), 23, "one for each call");
+    assert_eq!(requests.len(), 26, "one for each call");
     for request in requests {
         let head: Head = from_value(request.clone()).expect("head");
         let read = match head.call {

@@ -178,3 +178,21 @@ pub fn xattr(path: &Path, key: &str) -> Option<Vec<u8>> {
     };
     usize::try_from(got).ok().map(|got| value[..got].to_vec())
 }
+
+pub fn set_xattr(path: &Path, key: &str, value: &[u8]) {
+    let (path, key) = (
+        CString::new(path.as_os_str().as_bytes()).unwrap(),
+        CString::new(key).unwrap(),
+    );
+    // SAFETY: both strings are NUL-terminated, pointer and length are of the same slice.
+    let set = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
