@@ -1,7 +1,6 @@
 /** Images under DATA_ROOT/images and their unpacked layers under DATA_ROOT/layers: loaded whole or not at all, layers shared. */
 import { randomBytes } from "node:crypto";
 import { access, lstat, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { applyChanges } from "../image/changes.ts";
 import {
@@ -29,6 +28,7 @@ import { readChecked, writeChecked } from "./checked-json.ts";
 import { createContentStore } from "./content.ts";
 import { syncDirectory } from "./files.ts";
 import { type ArchivedCandidate, readArchive } from "./image-archive.ts";
+import { unpackLayers } from "./layer-unpacking.ts";
 
 /** Unpacks a layer tar into `destination`, checking its digest (the core's `unpack`). */
 export type Unpack = (
@@ -316,7 +316,9 @@ class DiskImageStore implements ImageStore {
   ): Promise<readonly { readonly image: Image; readonly tags: readonly string[] }[]> {
     const loaded: { image: Image; tags: readonly string[] }[] = [];
     try {
-      const sizes = await this.#unpackLayers(candidates);
+      const sizes = await unpackLayers(candidates, (archive, diffId) =>
+        this.#unpackLayer(archive, diffId),
+      );
       for (const candidate of candidates) {
         const layers = candidate.config.diffIds.map((diffId) => ({
           diffId,
@@ -340,37 +342,6 @@ class DiskImageStore implements ImageStore {
       image: this.#images.get(image.id) ?? image,
       tags,
     }));
-  }
-
-  /** Sizes of the layers of all candidates, each unpacked once, as many at once as there are cores; after a failure no further one is begun. */
-  async #unpackLayers(
-    candidates: readonly ArchivedCandidate[],
-  ): Promise<ReadonlyMap<Digest, number>> {
-    const archives = new Map<Digest, string>();
-    for (const { config, layerArchives } of candidates) {
-      for (const [at, diffId] of config.diffIds.entries()) {
-        const archive = layerArchives[at];
-        if (archive === undefined) throw failure("invalid", `layer ${diffId} is missing`);
-        archives.set(diffId, archive);
-      }
-    }
-    const sizes = new Map<Digest, number>();
-    const waiting = archives.entries();
-    const errors: unknown[] = [];
-    const work = async () => {
-      for (const [diffId, archive] of waiting) {
-        if (errors.length > 0) return;
-        try {
-          sizes.set(diffId, await this.#unpackLayer(archive, diffId));
-        } catch (error) {
-          errors.push(error);
-        }
-      }
-    };
-    // Whatever fails, none is left under way: what is unpacked and not wanted is removed after this.
-    await Promise.all(Array.from({ length: availableParallelism() }, work));
-    if (errors.length > 0) throw errors[0];
-    return sizes;
   }
 
   /** Bytes of the layer, which is unpacked unless it is there. */
