@@ -283,9 +283,9 @@ const filters: readonly Guard[] = [
     removals: [
       {
         file: "seccomp/src/default.rs",
-        find: '            names: vec!["clone3".to_owned()],\n            action: "SCMP_ACT_ERRNO".to_owned(),',
+        find: '            names: vec!["clone3".to_owned()],\n            action: "SCMP_ACT_ERRNO".to_owned(),\n            errno_ret: Some(ENOSYS),',
         replace:
-          '            names: vec!["clone3".to_owned()],\n            action: "SCMP_ACT_ALLOW".to_owned(),',
+          '            names: vec!["clone3".to_owned()],\n            action: "SCMP_ACT_ALLOW".to_owned(),\n            errno_ret: None,',
       },
     ],
     test: seccomp("the_kernel_takes_the_default_profile_and_answers_as_docker_does"),
