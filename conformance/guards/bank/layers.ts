@@ -185,6 +185,32 @@ export const layerGuards: readonly Guard[] = [
     test: refusals,
   },
   {
+    name: "layer-device-nodes",
+    item: "layers",
+    what: "a layer brings device nodes where nobody has allowed them",
+    removals: [
+      {
+        file: "layers/src/extract.rs",
+        find: "            match devices {\n                Devices::Make => {}",
+        replace: "            match Devices::Make {\n                Devices::Make => {}",
+      },
+    ],
+    test: refusals,
+  },
+  {
+    name: "layer-sparse-without-limit",
+    item: "layers",
+    what: "a sparse file of a few bytes says that it is larger than any layer may be",
+    removals: [
+      {
+        file: "layers/src/sparse.rs",
+        find: "        if size > TAR_BYTES_MAX {",
+        replace: "        if false {",
+      },
+    ],
+    test: testsOf("shoal-layers", "--lib")("sparse::tests::maps_that_cannot_be_are_refused"),
+  },
+  {
     name: "layer-of-endless-entries",
     item: "layers",
     what: "a small archive makes files until the node has no inode left",

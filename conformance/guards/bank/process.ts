@@ -213,7 +213,7 @@ const filters: readonly Guard[] = [
   {
     name: "default-filter-left-out",
     item: "seccomp",
-    what: "a container that names no filter gets none",
+    what: "a container that was to have the default filter has none",
     removals: [
       {
         file: "core/src/seccomp.rs",
