@@ -17,8 +17,13 @@ impl Framer {
         let mut first = Vec::new();
         if !self.held.is_empty() {
             // Only what completes the held line is copied to it.
-            let end = memory::find(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+            let newline = memory::find(b'\n', bytes);
+            let end = newline.map_or(bytes.len(), |at| at + 1);
             self.held.extend_from_slice(&bytes[..end]);
+            if newline.is_none() && self.held.len() < PIECE_BYTES_MAX {
+                // Still the beginning of a line: a program that writes byte by byte has it neither searched nor copied again.
+                return;
+            }
             bytes = &bytes[end..];
             first = std::mem::take(&mut self.held);
         }
