@@ -45,8 +45,12 @@ if (wants("sim")) vitest("sim");
 if (wants("native")) {
   const cwd = "native";
   run("cargo fmt", "cargo", ["fmt", "--check"], { cwd });
-  run("cargo clippy", "cargo", ["clippy", "--release", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings"], { cwd });
-  const tests = run("cargo test", "cargo", ["test", "--release", "--locked", "--quiet"], { cwd, pipe: true });
+  run("cargo clippy", "cargo", ["clippy", "--profile", "tested", "--locked", "--quiet", "--all-targets", "--", "-D", "warnings"], { cwd });
+  const tests = run("cargo test", "cargo", ["test", "--profile", "tested", "--locked", "--quiet"], {
+    cwd,
+    pipe: true,
+    env: { ...process.env, SHOAL_CORE: join(process.cwd(), "native/target/release/shoal-core") },
+  });
   for (const [, passed, failed, ignored] of (tests.stdout ?? "").matchAll(/test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/g)) {
     sum.passed += Number(passed);
     sum.failed += Number(failed);

@@ -352,7 +352,7 @@ fn hooks_see_the_container_and_a_failing_one_leaves_nothing() {
         return;
     }
     let mut bundle = Bundle::script("exit 0");
-    let core = env!("CARGO_BIN_EXE_shoal-core");
+    let core = bundle::binary();
     let note = |kind: &str, bundle: &Bundle| {
         let script = format!(
             "{{ echo {kind}; cat; echo; {core} --root {} state {} | grep status; }} >> {}",

@@ -352,7 +352,7 @@ fn help_version_spec_and_features_need_no_container() {
     let bundle_dir = std::env::temp_dir().join(format!("shoci-help-{}", std::process::id()));
     fs::create_dir_all(&bundle_dir).expect("dir");
     let say = |args: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-core"))
+        let output = std::process::Command::new(bundle::binary())
             .current_dir(&bundle_dir)
             .args(args)
             .output()

@@ -8,8 +8,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use support::{Client, Core, possible};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_shoal-core");
-
 #[test]
 fn a_connection_says_hello_first_in_our_version() {
     if !possible() {
@@ -78,7 +76,7 @@ fn a_second_core_on_the_same_root_is_refused() {
         return;
     }
     let core = Core::start();
-    let output = Command::new(BINARY)
+    let output = Command::new(support::binary())
         .args(["serve", "--root"])
         .arg(core.dir.join("core"))
         .arg("--socket")
@@ -120,13 +118,13 @@ fn init_gives_the_commands_status_and_reaps_orphans() {
         ("kill -TERM $$", 143),
         ("(sleep 0.05 &) ; exit 3", 3),
     ] {
-        let status = Command::new(BINARY)
+        let status = Command::new(support::binary())
             .args(["init", "--", "/bin/sh", "-c", script])
             .status()
             .expect("runs");
         assert_eq!(status.code(), Some(want), "{script}");
     }
-    let missing = Command::new(BINARY)
+    let missing = Command::new(support::binary())
         .args(["init", "--", "/nonexistent"])
         .stderr(Stdio::null())
         .status()
@@ -146,7 +144,7 @@ fn init_forwards_sigterm_and_with_keep_outlives_its_command() {
         assert_eq!(killed, 0);
     };
     let start = |args: &[&str]| {
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(support::binary())
             .args(args)
             .stdout(Stdio::piped())
             .spawn()
@@ -177,7 +175,7 @@ fn init_forwards_sigterm_and_with_keep_outlives_its_command() {
 
 #[test]
 fn init_with_restart_starts_the_command_again_until_it_is_told_to_stop() {
-    let mut child = Command::new(BINARY)
+    let mut child = Command::new(support::binary())
         .args(["init", "--restart", "--", "/bin/sh", "-c"])
         .arg("echo up; sleep 0.05; exit 4")
         .stdout(Stdio::piped())

@@ -19,6 +19,11 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Longest that a test waits for something to become true.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The binary under test: the one that SHOAL_CORE names (`script/test` names the shipped one), else that of the tests' own profile.
+pub fn binary() -> String {
+    std::env::var("SHOAL_CORE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_shoal-core").to_owned())
+}
+
 /// Whether real containers can be made here; says loudly when not.
 pub fn possible() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
@@ -108,7 +113,7 @@ impl Bundle {
 
     /// The command line with `--root`, in the bundle.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-core"));
+        let mut command = Command::new(binary());
         command
             .current_dir(&self.dir)
             .arg("--root")

@@ -15,12 +15,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub const BUSYBOX: &str = "/usr/bin/busybox";
+
 const APPLETS: [&str; 30] = [
     "sh", "cat", "echo", "sleep", "ls", "id", "hostname", "mount", "touch", "ps", "kill", "true",
     "false", "head", "dd", "yes", "mkdir", "stat", "readlink", "seq", "mknod", "grep", "wc", "pwd",
     "tr", "printf", "stty", "tty", "test", "rm",
 ];
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The binary under test: the one that SHOAL_CORE names (`script/test` names the shipped one), else that of the tests' own profile.
+pub fn binary() -> String {
+    std::env::var("SHOAL_CORE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_shoal-core").to_owned())
+}
 
 /// Whether real containers can be made here; says loudly when not.
 pub fn possible() -> bool {
@@ -391,7 +397,7 @@ fn pool_of(own_mounts: &[PathBuf]) -> u64 {
 }
 
 fn spawn(prefix: &[String], dir: &Path, name: &str, pool: u64) -> Child {
-    let binary = env!("CARGO_BIN_EXE_shoal-core").to_owned();
+    let binary = binary();
     let words: Vec<&String> = prefix.iter().chain([&binary]).collect();
     Command::new(words[0])
         .args(&words[1..])
