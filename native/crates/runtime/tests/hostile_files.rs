@@ -183,7 +183,7 @@ fn settings_are_written_to_a_bare_procfs_only() {
             let proc_root = sysctl::private_proc(&Kernel).expect("procfs");
             [
                 // `self` is a link of procfs itself.
-                apply(proc_root.as_fd(), "../self/comm"),
+                apply(proc_root.as_fd(), "net/../../self/comm"),
                 apply(volume.as_fd(), "net/covered"),
                 apply(volume.as_fd(), "net/plain"),
             ]
