@@ -223,6 +223,7 @@ const requests: { readonly [Call in NativeCall]: Extract<NativeRequest, { call: 
     upper: "/var/lib/shoal/containers/a/upper",
     destination: "/var/lib/shoal/layers/b",
   },
+  run: { ...create, id: 27, call: "run" },
 };
 
 const running: NativeContainer = {
@@ -260,6 +261,7 @@ const gzipDigest = "sha256:1d8f0b1b1f1a6a1b4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6
 const results: NativeResults = {
   hello: { version: 1, pid: 99, binary: "shoal-core 0.1.0", cgroup: "hybrid" },
   create: { pid: 4711 },
+  run: { pid: 4711, startedAtMs: 1_700_000_000_005 },
   start: {},
   kill: {},
   delete: {},

@@ -316,25 +316,28 @@ export interface NativePacked extends NativeUnpacked {
   /** Length of the archive as it was written. */
   readonly size: number;
 }
+/** Everything that a container is made from. */
+export interface NativeCreate {
+  readonly containerId: string;
+  readonly spec: OciSpec;
+  readonly rootfs: NativeRootfs;
+  readonly log: NativeLog | null;
+  /** /dev/null, a pipe that stays open when a client goes, or one that is closed when the first attached client's input ends. */
+  readonly stdin: "closed" | "open" | "once";
+  /** Size of the terminal at the start, when `spec.process.terminal`. */
+  readonly consoleSize: NativeConsoleSize | null;
+  readonly seccomp: NativeSeccomp;
+  readonly health: NativeHealthcheck | null;
+}
 
 export type NativeRequest = {
   readonly id: number;
 } /** First frame of a connection; from then on this connection gets events. */ & (
   | { readonly call: "hello"; readonly version: number }
   /** Everything but the exec: namespaces, cgroup, root, parked init. The id stays taken until `delete`. */
-  | {
-      readonly call: "create";
-      readonly containerId: string;
-      readonly spec: OciSpec;
-      readonly rootfs: NativeRootfs;
-      readonly log: NativeLog | null;
-      /** /dev/null, a pipe that stays open when a client goes, or one that is closed when the first attached client's input ends. */
-      readonly stdin: "closed" | "open" | "once";
-      /** Size of the terminal at the start, when `spec.process.terminal`. */
-      readonly consoleSize: NativeConsoleSize | null;
-      readonly seccomp: NativeSeccomp;
-      readonly health: NativeHealthcheck | null;
-    }
+  | ({ readonly call: "create" } & NativeCreate)
+  /** Create and start in one, for what needs nothing done in between (no network). When it fails nothing is left, though an exit may have been told. */
+  | ({ readonly call: "run" } & NativeCreate)
   | { readonly call: "start"; readonly containerId: string }
   /** `all`: every process of the container, not only its init. */
   | {
@@ -456,6 +459,7 @@ export interface NativeResults {
     readonly cgroup: "v1" | "hybrid" | "v2";
   };
   readonly create: { readonly pid: number };
+  readonly run: { readonly pid: number; readonly startedAtMs: number };
   readonly start: Record<string, never>;
   readonly kill: Record<string, never>;
   readonly delete: Record<string, never>;

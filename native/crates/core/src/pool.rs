@@ -8,6 +8,7 @@ use shoal_runtime::sys::process;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Sandboxes kept ready when `--pool` says nothing: a burst of a scheduler on a small machine.
 pub const SIZE_DEFAULT: usize = 8;
@@ -17,6 +18,10 @@ pub const SIZE_MAX: usize = 256;
 const CHANGES_AFTER: u32 = 2;
 /// A template whose sandboxes fail so often in a row is tried again only once for each container that asks for it.
 const FAILURES_MAX: u32 = 3;
+/// Nobody has waited for a container for this long before sandboxes are made: longer than a batch of starts pauses between two of them.
+const QUIET: Duration = Duration::from_millis(10);
+/// The same when none is left: longer than from the answer of a creation to the request to start it.
+const QUIET_EMPTY: Duration = Duration::from_millis(1);
 
 /// A parked init with its monitor, which discards both when `control` closes.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Sandbox {
     /// Its directory, locked by the monitor.
     pub path: PathBuf,
     pub control: OwnedFd,
+    /// Its root has to be mounted `nodev`.
+    pub nodev: bool,
 }
 
 impl Sandbox {
@@ -57,7 +64,28 @@ struct State {
     told: bool,
     /// Creations and starts under way: while there are any, nothing is made ready.
     busy: usize,
+    /// When that came to 0.
+    idle_since: Option<Instant>,
     closed: bool,
+}
+
+impl State {
+    fn is_wanted(&self, size: usize) -> bool {
+        self.ready.len() < size && self.failures < FAILURES_MAX && self.template.is_some()
+    }
+
+    /// How long it is still too early to make a sandbox.
+    fn wait(&self, now: Instant) -> Duration {
+        let quiet = if self.ready.is_empty() {
+            QUIET_EMPTY
+        } else {
+            QUIET
+        };
+        match self.idle_since {
+            Some(since) => quiet.saturating_sub(now.saturating_duration_since(since)),
+            None => Duration::ZERO,
+        }
+    }
 }
 
 /// The pool of one core.
@@ -75,7 +103,10 @@ impl Drop for Busy<'_> {
         let mut state = self.0.lock();
         state.busy -= 1;
         if state.busy == 0 {
-            self.0.changed.notify_all();
+            state.idle_since = Some(Instant::now());
+            if state.is_wanted(self.0.size) {
+                self.0.changed.notify_all();
+            }
         }
     }
 }
@@ -103,6 +134,13 @@ impl Pool {
     pub fn busy(&self) -> Busy<'_> {
         self.lock().busy += 1;
         Busy(self)
+    }
+
+    /// Whether nobody has waited for a container for a while.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        let since = state.idle_since.map(|since| since.elapsed());
+        state.busy == 0 && since.is_none_or(|since| since >= QUIET)
     }
 
     /// A sandbox of this template, if one is ready; what is asked for often enough becomes the template.
@@ -143,16 +181,21 @@ impl Pool {
         None
     }
 
-    /// Waits until a sandbox is wanted and nobody is in a hurry. None when the pool is closed.
+    /// Waits until a sandbox is wanted and nobody has been in a hurry for a while. None when the pool is closed.
     pub fn next(&self) -> Option<Order> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if state.busy == 0
-                && state.ready.len() < self.size
-                && state.failures < FAILURES_MAX
+            // Whoever ends being busy, or takes one, says so.
+            if state.busy > 0 || !state.is_wanted(self.size) {
+                let waited = self.changed.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let early = state.wait(Instant::now());
+            if early.is_zero()
                 && let Some(template) = &state.template
             {
                 return Some(Order {
@@ -160,10 +203,10 @@ impl Pool {
                     generation: state.generation,
                 });
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            // Not woken by anybody, as that would cost whoever does it more than waiting this little longer.
+            std::thread::sleep(early);
+            state = self.lock();
         }
     }
 
@@ -213,7 +256,12 @@ mod tests {
     fn pair(name: &str) -> (Sandbox, OwnedFd) {
         let (control, theirs) = socket::pair().expect("pair");
         let path = name.into();
-        (Sandbox { path, control }, theirs)
+        let sandbox = Sandbox {
+            path,
+            control,
+            nodev: false,
+        };
+        (sandbox, theirs)
     }
 
     fn sandbox(name: &str) -> Sandbox {

@@ -3,35 +3,53 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Most removals that wait; a caller beyond that waits too.
 const WAITING_MAX: usize = 4096;
+/// As long as no more wait, each is put off while somebody waits for a container, by at most `DEFERRALS_MAX` times `DEFERRAL`.
+const DEFERRED_MAX: usize = 16;
+const DEFERRALS_MAX: u32 = 5;
+const DEFERRAL: Duration = Duration::from_millis(4);
 
 /// A thread that removes directory trees in order.
 pub struct Reaper {
     queue: SyncSender<Vec<PathBuf>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Reaper {
-    /// Starts the thread.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the thread. Where there is time it waits until `is_quiet`: removing competes with making for processors and for the disk.
+    pub fn start(is_quiet: impl Fn() -> bool + Send + 'static) -> io::Result<Self> {
         let (queue, jobs) = sync_channel::<Vec<PathBuf>>(WAITING_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
         std::thread::Builder::new()
             .name("reaper".into())
             .spawn(move || {
                 for job in jobs {
+                    for _ in 0..DEFERRALS_MAX {
+                        if is_quiet() || left.load(Ordering::Relaxed) > DEFERRED_MAX {
+                            break;
+                        }
+                        std::thread::sleep(DEFERRAL);
+                    }
                     for path in job {
                         // What cannot be removed now is found again by the next start's scan.
                         drop(remove(&path));
                     }
+                    left.fetch_sub(1, Ordering::Relaxed);
                 }
             })?;
-        Ok(Self { queue })
+        Ok(Self { queue, waiting })
     }
 
     /// Removes these trees in this order, some time soon. The last one is the journal that finds the others again.
     pub fn remove(&self, paths: Vec<PathBuf>) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // The thread lives as long as the process.
         drop(self.queue.send(paths));
     }

@@ -59,8 +59,13 @@ pub struct Parked {
     pub cgroup: String,
 }
 
-/// Core to the monitor of a sandbox: its directory is now a creation's, which it is to go on with.
+/// Core to the monitor of a sandbox: its directory is now a creation's, which it is to go on with. Before it comes the creation itself, as
+/// in the journal; after it `ROOT`.
 pub const USE: &[u8] = b"u";
+/// The same, and the program is to be started.
+pub const USE_AND_START: &[u8] = b"s";
+/// With the detached root of the container; without it the root could not be had.
+pub const ROOT: &[u8] = b"t";
 
 /// Core to monitor, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,11 +124,14 @@ pub struct Wanted {
     rename_all_fields = "camelCase"
 )]
 pub enum Message {
-    /// A sandbox is ready.
-    Parked,
+    /// A sandbox is ready; its root has to be mounted `nodev` where no group limits devices.
+    Parked {
+        nodev: bool,
+    },
     /// The creation is committed.
     Ready {
         pid: i32,
+        pid_start_time: u64,
         created_at_ms: u64,
     },
     /// The program runs.

@@ -260,6 +260,9 @@ impl Server {
         let (this, answered) = (Arc::clone(self), Arc::clone(peer));
         let Head { id, call } = head;
         let queued = lane.push(Box::new(move || {
+            // Until it is answered, so that the answer does not wait for what is done when nobody waits.
+            let _busy = matches!(call, CallName::Create | CallName::Run | CallName::Start)
+                .then(|| this.containers.busy());
             let answer = this.answer(call, &body);
             answered.send(&calls::reply(id, &answer));
             if call == CallName::Shutdown {
@@ -287,6 +290,12 @@ impl Server {
             CallName::Create => {
                 let create: Create = parse("create", body)?;
                 containers.create(create).map(|pid| json!({"pid": pid}))
+            }
+            CallName::Run => {
+                let create: Create = parse("run", body)?;
+                containers
+                    .run(create)
+                    .map(|(pid, started_at_ms)| json!({"pid": pid, "startedAtMs": started_at_ms}))
             }
             CallName::Start => containers
                 .start(&parse::<ById>("start", body)?.container_id)

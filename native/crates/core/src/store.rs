@@ -95,8 +95,13 @@ impl Store {
     }
 
     /// Makes a sandbox's directory that of a creation, with the journal in it; gives its path. The sandbox's monitor holds the lock.
-    pub fn begin_parked(&self, parked: &Path, create: &Create) -> Result<PathBuf, Failure> {
-        let path = self.creating(&create.container_id);
+    pub fn begin_parked(
+        &self,
+        parked: &Path,
+        id: &str,
+        journal: &[u8],
+    ) -> Result<PathBuf, Failure> {
+        let path = self.creating(id);
         let task = format!("beginning the creation of {}", path.display());
         let act = || -> io::Result<()> {
             // A leftover of an earlier attempt makes the rename fail, and the cold way knows what to do with it.
@@ -104,7 +109,7 @@ impl Store {
                 &parked.to_string_lossy(),
                 libc::O_RDONLY | libc::O_DIRECTORY,
             )?;
-            file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create))?;
+            file::write_at(dir.as_fd(), records::CREATE_FILE, journal)?;
             let root = self.dir.as_fd();
             let name = |path: &Path| {
                 path.file_name()

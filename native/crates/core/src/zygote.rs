@@ -5,8 +5,8 @@
 use crate::monitor;
 use shoal_protocol::Failure;
 use shoal_runtime::cgroup::detect::{self, Layout};
-use shoal_runtime::rlimits;
 use shoal_runtime::sys::{file, memory, process, region, socket};
+use shoal_runtime::{proc, rlimits};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -17,8 +17,8 @@ use std::sync::Mutex;
 /// What a forked monitor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// A container, whose creation is in the directory.
-    Create,
+    /// A container, whose creation is in the directory; up to the parked init, or to the running program.
+    Create { start: bool },
     /// A sandbox of the pool, which is to become a container later.
     Park,
 }
@@ -26,9 +26,20 @@ pub enum Task {
 impl Task {
     fn word(self) -> &'static [u8] {
         match self {
-            Self::Create => b"m",
+            Self::Create { start: false } => b"m",
+            Self::Create { start: true } => b"r",
             Self::Park => b"p",
         }
+    }
+
+    fn read(word: &[u8]) -> Option<Self> {
+        [
+            Self::Create { start: false },
+            Self::Create { start: true },
+            Self::Park,
+        ]
+        .into_iter()
+        .find(|task| task.word() == word)
     }
 }
 
@@ -49,10 +60,14 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
     process::new_session()?;
     process::set_name(c"shoal-zygote")?;
     process::change_dir("/")?;
+    // The kernel reaps monitors, so that each costs one fork and nobody waits for it. They do not inherit this.
+    process::ignore_signal(libc::SIGCHLD);
     let requests = RequestSocket::take()?;
     // SAFETY: a zygote has one thread, and never starts another. Without memory for the region the heap serves.
     drop(unsafe { region::open() });
     crate::seccomp::warm();
+    // Monitors are born with it; who cannot read it finds out why.
+    drop(region::outside(proc::boot_id));
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
     let layout = region::outside(|| detect::layout(&mountinfo));
     drop(mountinfo);
@@ -69,32 +84,23 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
         let (Some(control), Some(dir)) = (fds.next(), fds.next()) else {
             continue;
         };
-        let task = if word.starts_with(Task::Park.word()) {
-            Task::Park
-        } else {
-            Task::Create
+        let Some(task) = Task::read(&word[..length]) else {
+            continue;
         };
         fork_monitor(&requests, &layout, task, control, dir);
     }
 }
 
-/// Forks twice, so that the monitor is nobody's child. A failed fork closes `control`, which tells the core.
+/// Forks a monitor, which lives on when the zygote ends. A failed fork closes `control`, which tells the core.
 fn fork_monitor(requests: &OwnedFd, layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) {
     match process::fork() {
-        Ok(process::Side::Parent(pid)) => {
-            drop((control, dir));
-            // It ends at once; that nobody waits for it any more cannot be.
-            drop(process::wait(pid, 0));
-        }
         Ok(process::Side::Child) => {
-            if let Ok(process::Side::Child) = process::fork() {
-                // SAFETY: in this process the descriptor is used by nobody any more; `requests` is never dropped here, as `run` does not return.
-                drop(unsafe { OwnedFd::from_raw_fd(requests.as_raw_fd()) });
-                monitor::run(layout, task, control, dir);
-            }
-            process::exit_now(0);
+            process::default_signal(libc::SIGCHLD);
+            // SAFETY: in this process the descriptor is used by nobody any more; `requests` is never dropped here, as `run` does not return.
+            drop(unsafe { OwnedFd::from_raw_fd(requests.as_raw_fd()) });
+            monitor::run(layout, task, control, dir);
         }
-        Err(_) => drop((control, dir)),
+        Ok(process::Side::Parent(_)) | Err(_) => drop((control, dir)),
     }
 }
 

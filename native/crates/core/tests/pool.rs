@@ -212,3 +212,45 @@ fn killed_sandboxes_cost_nobody_a_container_and_nothing_outlives_the_core() {
     core.child.wait().expect("its end");
     assert_eq!(core.everything(), Vec::<String>::new());
 }
+
+#[test]
+fn run_starts_at_once_and_leaves_nothing_when_the_program_cannot_be_started() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let run = |id: &str, args: &[&str]| {
+        let mut request = core.create(id, args);
+        request["call"] = json!("run");
+        request
+    };
+    // Cold, then from the pool: both fail alike, and what was begun is gone.
+    for pooled_now in [false, true] {
+        if pooled_now {
+            fill(&core, &mut client);
+        }
+        let failure = client.fails(run("bad", &["/no/such/program"]));
+        assert_eq!(failure["code"], "invalid", "{failure}");
+        assert!(
+            failure["message"].to_string().contains("/no/such/program"),
+            "{failure}"
+        );
+        let answer = client.ok(json!({"call": "list"}));
+        assert_eq!(answer["containers"], json!([]));
+    }
+    until("a full pool", || parked(&core) == 2);
+    let answer = client.ok(run("good", &["sh", "-c", "echo ran; exit 4"]));
+    assert!(answer["pid"].as_i64().is_some_and(|pid| pid > 0));
+    assert!(
+        answer["startedAtMs"].as_u64().is_some_and(|at| at > 0),
+        "{answer}"
+    );
+    assert_eq!(client.exit("good")["exitCode"], 4);
+    assert!(pooled(&core, "good"), "it came from the pool");
+    assert!(core.log_text("good").contains("ran"));
+    let refused = client.fails(json!({"call": "start", "containerId": "good"}));
+    assert_eq!(refused["code"], "conflict", "{refused}");
+    client.delete("good");
+    core.expect_clean();
+}

@@ -288,5 +288,9 @@ fn every_answer_has_the_shape_of_the_shared_fixture() {
         5,
         json!({"call": "delete", "containerId": "a", "force": false}),
     );
+    let mut run = core.create("a", &["true"]);
+    run["call"] = json!("run");
+    check(27, run);
+    client.delete("a");
     core.expect_clean();
 }

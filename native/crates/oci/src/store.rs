@@ -109,7 +109,7 @@ impl Record {
 
     /// Init, unless it is gone or of another boot.
     pub fn living_init(&self) -> Option<Identity> {
-        let current = self.boot_id.is_none() || self.boot_id == proc::boot_id().ok();
+        let current = self.boot_id.is_none() || self.boot_id.as_deref() == proc::boot_id().ok();
         self.init.filter(|init| current && init.is_alive())
     }
 }
@@ -288,7 +288,7 @@ impl Home {
             return Ok(None);
         }
         proc::boot_id()
-            .map(Some)
+            .map(|known| Some(known.to_owned()))
             .map_err(|error| Failure::io("reading the boot's id", &error))
     }
 

@@ -17,6 +17,7 @@ pub struct Head {
 pub enum CallName {
     Hello,
     Create,
+    Run,
     Start,
     Kill,
     Delete,
@@ -59,7 +60,7 @@ pub struct Hello {
     pub version: u32,
 }
 
-/// Everything that a container is made from; kept beside the container as its journal.
+/// Body of create and run: everything that a container is made from; kept beside the container as its journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Create {

@@ -40,12 +40,12 @@ fn saying(value: Value) -> Value {
 #[test]
 fn every_request_is_read_whole() {
     let requests = frames("requests.json");
-    assert_eq!(requests.len(), 26, "one for each call");
+    assert_eq!(requests.len(), 27, "one for each call");
     for request in requests {
         let head: Head = from_value(request.clone()).expect("head");
         let read = match head.call {
             CallName::Hello => from_value::<Hello>(request.clone()).map(drop),
-            CallName::Create => {
+            CallName::Create | CallName::Run => {
                 let create: Create = from_value(request.clone()).expect("create");
                 let mut back = to_value(&create).expect("json");
                 back["id"] = request["id"].clone();

@@ -117,7 +117,9 @@ pub fn next_report(channel: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<Optio
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
-    let mut buffer = vec![0u8; REPORT_BYTES_MAX];
+    // Mostly it is the end of the channel: the room for a long report would have to be faulted in.
+    let length = socket::next_length(channel).unwrap_or(REPORT_BYTES_MAX);
+    let mut buffer = vec![0u8; length.clamp(1, REPORT_BYTES_MAX)];
     let length = socket::receive(channel, &mut buffer)?;
     Ok(serde_json::from_slice(&buffer[..length]).ok())
 }

@@ -38,12 +38,15 @@ struct Given {
 pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     let channel = orders.channel.as_fd();
     let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
-    let length = socket::receive(channel, &mut buffer).unwrap_or(0);
-    if length == 0 {
-        process::exit_now(0);
-    }
+    let mut hear = || match socket::receive(channel, &mut buffer) {
+        Ok(length @ 1..) => read(&buffer[..length], orders),
+        // Nobody wants it.
+        _ => process::exit_now(0),
+    };
+    // The rehearsal: what it finds is of no interest.
+    drop(hear());
     // Done while the maker opens the root.
-    let plan = read(&buffer[..length], orders);
+    let plan = hear();
     drop(buffer);
     let given = receive(orders);
     let made = plan.and_then(|plan| {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 /// Room for a whole /proc/PID/stat, so that it is read in one go.
 const STAT_BYTES: usize = 1024;
@@ -40,11 +41,14 @@ pub fn is_alive(pid: i32, start_time: u64) -> bool {
     !zombie && start_time_of(&text) == Some(start_time)
 }
 
-/// Tells this boot of the machine from every other.
-pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
+/// Tells this boot of the machine from every other. Read once a process, and by none that is forked afterwards.
+pub fn boot_id() -> io::Result<&'static str> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known);
+    }
+    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(KNOWN.get_or_init(|| read.trim().to_owned()))
 }
 
 #[cfg(test)]

@@ -9,11 +9,10 @@ use crate::filesystem::RootSource;
 use crate::launch::{self, CREATE_TIMEOUT_MS, Options, Park, Parked};
 use crate::mounts;
 use crate::plan::{Input, Plan};
-use crate::root;
 use crate::streams::{Stdio, Streams};
-use crate::sys::{Kernel, mount, socket};
+use crate::sys::{Kernel, socket};
 use crate::userns;
-use shoal_protocol::oci::{self, Linux, Mount, Resources, Spec};
+use shoal_protocol::oci::{self, Linux, Mount, Process, Resources, Root, Spec};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_seccomp::Program as Filter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,16 +28,28 @@ const VOLUMES_MAX: usize = socket::MESSAGE_FDS_MAX - 4;
 /// The part of a configuration that a sandbox can be prepared with. None when the configuration asks for anything that has to be
 /// known from the beginning: such a container is made cold.
 pub fn template(spec: &Spec) -> Option<Spec> {
+    let labelled =
+        !spec.process.apparmor_profile.is_empty() || !spec.process.selinux_label.is_empty();
+    let own_cpus = spec
+        .linux
+        .resources
+        .cpu
+        .as_ref()
+        .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
+    if labelled || own_cpus || spec.process.terminal {
+        return None;
+    }
+    // Everything that is neither given later nor the template's, also what later versions of the types will have, stays in here.
     let mut rest = spec.clone();
-    let linux = std::mem::take(&mut rest.linux);
+    let linux = &mut rest.linux;
     let template = Spec {
-        mounts: staged_mounts(&std::mem::take(&mut rest.mounts))?,
+        mounts: staged_mounts(std::mem::take(&mut rest.mounts))?,
         linux: Linux {
-            namespaces: plain_namespaces(&linux.namespaces)?,
-            masked_paths: staged_paths(&linux.masked_paths)?,
-            readonly_paths: staged_paths(&linux.readonly_paths)?,
+            namespaces: plain_namespaces(std::mem::take(&mut linux.namespaces))?,
+            masked_paths: staged_paths(std::mem::take(&mut linux.masked_paths))?,
+            readonly_paths: staged_paths(std::mem::take(&mut linux.readonly_paths))?,
             resources: Resources {
-                devices: linux.resources.devices.clone(),
+                devices: std::mem::take(&mut linux.resources.devices),
                 ..Resources::default()
             },
             ..Linux::default()
@@ -46,41 +57,23 @@ pub fn template(spec: &Spec) -> Option<Spec> {
         ..Spec::default()
     };
     // What is given later.
-    let given = Spec {
-        oci_version: rest.oci_version.clone(),
-        process: rest.process.clone(),
-        root: rest.root.clone(),
-        hostname: rest.hostname.clone(),
-        domainname: rest.domainname.clone(),
-        annotations: rest.annotations.clone(),
-        ..Spec::default()
-    };
-    let given_linux = Linux {
-        resources: Resources {
-            memory: linux.resources.memory.clone(),
-            cpu: linux.resources.cpu.clone(),
-            pids: linux.resources.pids.clone(),
-            ..template.linux.resources.clone()
-        },
-        cgroups_path: linux.cgroups_path.clone(),
-        seccomp: linux.seccomp.clone(),
-        personality: linux.personality.clone(),
-        ..template.linux.clone()
-    };
-    // Everything else, also what later versions of the types will have, is neither.
-    let fits = rest == given && linux == given_linux && !rest.process.terminal;
-    let labelled =
-        !rest.process.apparmor_profile.is_empty() || !rest.process.selinux_label.is_empty();
-    let own_cpus = linux
-        .resources
-        .cpu
-        .as_ref()
-        .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
-    (fits && !own_cpus && !labelled).then_some(template)
+    rest.oci_version.clear();
+    rest.process = Process::default();
+    rest.root = Root::default();
+    rest.hostname.clear();
+    rest.domainname.clear();
+    rest.annotations.clear();
+    linux.resources.memory = None;
+    linux.resources.cpu = None;
+    linux.resources.pids = None;
+    linux.cgroups_path.clear();
+    linux.seccomp = None;
+    linux.personality = None;
+    (rest == Spec::default()).then_some(template)
 }
 
 /// The mounts of the staged trees, in order; None when they cannot be told apart from the others.
-fn staged_mounts(mounts: &[Mount]) -> Option<Vec<Mount>> {
+fn staged_mounts(mounts: Vec<Mount>) -> Option<Vec<Mount>> {
     let (mut staged, mut trees, mut volumes) = (Vec::new(), Vec::new(), 0);
     for mount in mounts {
         let bind = mount.kind == "bind"
@@ -98,7 +91,7 @@ fn staged_mounts(mounts: &[Mount]) -> Option<Vec<Mount>> {
                     return None;
                 }
                 trees.push(name);
-                staged.push(mount.clone());
+                staged.push(mount);
             }
             None if mount.kind.starts_with("cgroup") => return None,
             None => volumes += usize::from(bind),
@@ -115,19 +108,19 @@ fn first(path: &str) -> Option<(&'static str, bool)> {
     Some((known, parts.next().is_none()))
 }
 
-fn staged_paths(paths: &[String]) -> Option<Vec<String>> {
+fn staged_paths(paths: Vec<String>) -> Option<Vec<String>> {
     let staged = paths
         .iter()
         .all(|path| first(path).is_some() && !path.contains(".."));
-    staged.then(|| paths.to_vec())
+    staged.then_some(paths)
 }
 
-fn plain_namespaces(list: &[oci::Namespace]) -> Option<Vec<oci::Namespace>> {
+fn plain_namespaces(list: Vec<oci::Namespace>) -> Option<Vec<oci::Namespace>> {
     let new = |namespace: &oci::Namespace| namespace.path.as_deref().unwrap_or_default().is_empty();
     let all = KINDS
         .iter()
         .all(|kind| list.iter().any(|namespace| namespace.kind == *kind));
-    (all && list.len() == KINDS.len() && list.iter().all(new)).then(|| list.to_vec())
+    (all && list.len() == KINDS.len() && list.iter().all(new)).then_some(list)
 }
 
 /// The message that brings root, streams and volumes: whether there is a stdin, and the filter.
@@ -235,19 +228,43 @@ pub fn park(
     Ok(Sandbox { parked, channel })
 }
 
+/// Opens a container's volumes as the host sees them now, detached, in the order of its mounts.
+pub fn volumes(plan: &Plan) -> Result<Vec<OwnedFd>, Failure> {
+    plan.files
+        .mounts
+        .iter()
+        .filter(|of| of.options.bind)
+        .map(|planned| {
+            let volume = mounts::source_tree(&Kernel, planned, None, userns::namespace)?;
+            volume.ok_or_else(|| {
+                Failure::new(
+                    FailureCode::System,
+                    "opening a volume",
+                    format!("{:?} may not be bound", planned.mount.source),
+                )
+            })
+        })
+        .collect()
+}
+
 impl Sandbox {
+    /// Has init read a journal that is nobody's, while there is time: code and memory that the real one needs are then there.
+    pub fn rehearse(&mut self, create: &[u8]) -> Result<(), Failure> {
+        socket::send(self.channel.as_fd(), create)
+            .map_err(|error| Failure::io("rehearsing with init", &error))
+    }
+
     /// Tells init the container's journal: the JSON of a create call.
     pub fn tell(&mut self, create: &[u8]) -> Result<(), Failure> {
         socket::send(self.channel.as_fd(), create)
             .map_err(|error| Failure::io("telling init its container", &error))
     }
 
-    /// Opens the root and the volumes as the host sees them now, and gives them to init, which builds the container from then on.
-    /// The root's own directories have been prepared.
+    /// Gives root (`root::detached`), volumes and streams to init, which builds the container from then on.
     pub fn fill(
         &mut self,
-        plan: &Plan,
-        driver: &dyn Driver,
+        root: OwnedFd,
+        volumes: Vec<OwnedFd>,
         stdio: Stdio,
         seccomp: Option<&Filter>,
     ) -> Result<(), Failure> {
@@ -262,25 +279,8 @@ impl Sandbox {
                 "its streams are not pipes",
             ));
         };
-        let nodev = if driver.limits_devices() {
-            0
-        } else {
-            mount::ATTR_NODEV
-        };
-        let tree = root::detached(&Kernel, &plan.files.source, nodev)?;
-        let mut volumes = Vec::new();
-        for planned in plan.files.mounts.iter().filter(|of| of.options.bind) {
-            let volume = mounts::source_tree(&Kernel, planned, None, userns::namespace)?;
-            volumes.push(volume.ok_or_else(|| {
-                Failure::new(
-                    FailureCode::System,
-                    "opening a volume",
-                    format!("{:?} may not be bound", planned.mount.source),
-                )
-            })?);
-        }
         let fill = Fill::bytes(stdin.is_some(), seccomp);
-        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&tree)
+        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&root)
             .chain(&stdin)
             .chain([&stdout, &stderr])
             .chain(&volumes)

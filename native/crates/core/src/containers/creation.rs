@@ -4,17 +4,26 @@ use super::{Containers, Entry, Phase, hear};
 use crate::monitor::is_checked;
 use crate::pool::Sandbox;
 use crate::records::{self, Message};
+use crate::watcher::Token;
 use crate::zygote::Task;
 use shoal_protocol::calls::{Create, Health, HealthStatus, Status};
 use shoal_protocol::{Failure, FailureCode};
-use shoal_runtime::cgroup;
-use shoal_runtime::proc;
-use shoal_runtime::sys::socket;
+use shoal_runtime::plan::RootSource;
+use shoal_runtime::sys::{Kernel, mount, socket};
+use shoal_runtime::{cgroup, root};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How often a creation is begun again when zygote or monitor died under it.
 const CREATE_ATTEMPTS_MAX: u32 = 3;
+
+/// What the monitor has said of a container that is there, and the connection to it.
+struct Ready {
+    pid: i32,
+    pid_start_time: u64,
+    created_at_ms: u64,
+    control: OwnedFd,
+}
 
 /// Why a creation did not come about.
 enum Broken {
@@ -23,9 +32,75 @@ enum Broken {
     Failed(Failure),
 }
 
+/// A container that is there and whose monitor nobody listens to yet.
+struct Made {
+    token: Token,
+    pid: i32,
+    control: OwnedFd,
+}
+
 impl Containers {
     /// Makes a container up to the parked init; gives its pid.
-    pub fn create(&self, mut create: Create) -> Result<i32, Failure> {
+    pub fn create(&self, create: Create) -> Result<i32, Failure> {
+        let id = create.container_id.clone();
+        let made = self.bring_about(create, false)?;
+        self.listen_to(&id, made.token, made.control)?;
+        Ok(made.pid)
+    }
+
+    /// Makes a container and starts it; gives its pid and when it was started. When it cannot be started nothing of it is left, though
+    /// its end may have been told.
+    pub fn run(&self, create: Create) -> Result<(i32, u64), Failure> {
+        let id = create.container_id.clone();
+        let made = self.bring_about(create, true)?;
+        let started = self.await_start(&id, &made);
+        self.net().container_started(&id);
+        let listening = self.listen_to(&id, made.token, made.control);
+        match started.and_then(|at| listening.map(|()| at)) {
+            Ok(started_at_ms) => Ok((made.pid, started_at_ms)),
+            Err(failure) => {
+                // The reason is what matters; a container that resists is listed, and can be deleted again.
+                drop(self.delete(&id, true));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Hears what becomes of a start that the monitor was told with the creation.
+    fn await_start(&self, id: &str, made: &Made) -> Result<u64, Failure> {
+        loop {
+            match hear(&made.control) {
+                Ok(Message::Started { started_at_ms }) => {
+                    let mut table = self.lock();
+                    if let Some(entry) = table.get_mut(id) {
+                        (entry.status, entry.started_at_ms) =
+                            (Status::Running, Some(started_at_ms));
+                    }
+                    return Ok(started_at_ms);
+                }
+                Ok(Message::Failed { failure }) => return Err(failure),
+                // It comes before the reason.
+                Ok(Message::Exit { record, .. }) => self.exited(id, made.token, record),
+                Ok(_) => {}
+                Err(_) => {
+                    return Err(Failure::new(
+                        FailureCode::System,
+                        format!("starting container {id}"),
+                        "its monitor was killed",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn listen_to(&self, id: &str, token: Token, control: OwnedFd) -> Result<(), Failure> {
+        self.watcher
+            .add(token, control)
+            .map_err(|error| Failure::io(format!("watching container {id}"), &error))
+    }
+
+    /// Makes a container and notes it; its monitor has been told to start it, or not.
+    fn bring_about(&self, mut create: Create, start: bool) -> Result<Made, Failure> {
         if create.spec.linux.cgroups_path.is_empty() {
             create.spec.linux.cgroups_path =
                 format!("{}/{}", self.cgroup_parent, create.container_id);
@@ -33,10 +108,9 @@ impl Containers {
         crate::planning::plan(&create)?;
         let id = create.container_id.clone();
         self.reserve(&id, &create)?;
-        let _busy = self.pool.busy();
         let mut attempt = 1;
         let made = loop {
-            match self.make(&create, attempt == 1) {
+            match self.make(&create, attempt == 1, start) {
                 Err(Broken::Vanished) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
                 Err(Broken::Vanished) => {
                     break Err(Failure::new(
@@ -51,17 +125,17 @@ impl Containers {
         };
         let mut table = self.lock();
         match made {
-            Ok((pid, created_at_ms, control)) => {
+            Ok(ready) => {
                 let token = self.watcher.token();
                 let entry = table.get_mut(&id).expect("reserved above");
-                (entry.phase, entry.token, entry.pid, entry.created_at_ms) =
-                    (Phase::Here, token, pid, created_at_ms);
-                entry.pid_start_time = proc::start_time(pid).unwrap_or(0);
-                drop(table);
-                self.watcher
-                    .add(token, control)
-                    .map_err(|error| Failure::io(format!("watching container {id}"), &error))?;
-                Ok(pid)
+                (entry.phase, entry.token) = (Phase::Here, token);
+                (entry.pid, entry.pid_start_time) = (ready.pid, ready.pid_start_time);
+                entry.created_at_ms = ready.created_at_ms;
+                Ok(Made {
+                    token,
+                    pid: ready.pid,
+                    control: ready.control,
+                })
             }
             Err(failure) => {
                 table.remove(&id);
@@ -115,7 +189,7 @@ impl Containers {
         Ok(())
     }
 
-    fn make(&self, create: &Create, from_pool: bool) -> Result<(i32, u64, OwnedFd), Broken> {
+    fn make(&self, create: &Create, from_pool: bool, start: bool) -> Result<Ready, Broken> {
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
             Broken::Failed(Failure::io(format!("creating container {id}"), &error))
@@ -126,8 +200,8 @@ impl Containers {
         // A second attempt is cold: whatever killed the first may have killed all that was parked.
         let parked = if from_pool { self.unpark(create) } else { None };
         let outcome = match parked {
-            Some(sandbox) => go_on(sandbox),
-            None => self.attempt(create),
+            Some(sandbox) => go_on(sandbox, create, start),
+            None => self.attempt(create, start),
         };
         match outcome {
             Ok(made) => Ok(made),
@@ -143,13 +217,21 @@ impl Containers {
                 // It died after committing: the container is there, and dead.
                 if self.store.container(id).exists() {
                     self.bury(id, create).map_err(Broken::Failed)?;
+                    if start {
+                        // The program may have run: once is enough.
+                        return Err(Broken::Failed(Failure::new(
+                            FailureCode::System,
+                            format!("starting container {id}"),
+                            "its monitor was killed",
+                        )));
+                    }
                 }
                 Err(Broken::Vanished)
             }
         }
     }
 
-    fn attempt(&self, create: &Create) -> Result<(i32, u64, OwnedFd), Broken> {
+    fn attempt(&self, create: &Create, start: bool) -> Result<Ready, Broken> {
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
             Broken::Failed(Failure::io(format!("creating container {id}"), &error))
@@ -160,7 +242,7 @@ impl Containers {
             .map_err(Broken::Failed)?;
         let (control, theirs) = socket::pair().map_err(doing)?;
         self.zygote
-            .monitor(Task::Create, theirs.as_fd(), dir.as_fd())
+            .monitor(Task::Create { start }, theirs.as_fd(), dir.as_fd())
             .map_err(Broken::Failed)?;
         // From here the monitor alone holds the lock and the other end.
         drop((theirs, dir));
@@ -184,17 +266,42 @@ impl Containers {
 }
 
 /// Has a sandbox become the container whose journal is in its directory.
-fn go_on(sandbox: Sandbox) -> Result<(i32, u64, OwnedFd), Broken> {
-    match socket::send(sandbox.control.as_fd(), records::USE) {
+fn go_on(sandbox: Sandbox, create: &Create, start: bool) -> Result<Ready, Broken> {
+    let word = if start {
+        records::USE_AND_START
+    } else {
+        records::USE
+    };
+    let control = sandbox.control.as_fd();
+    let used = socket::send(control, word).and_then(|()| {
+        // Here, as the monitor has as much to do meanwhile. Without a root it makes the container cold, or finds out why nobody can.
+        let root = root::prepare(&create.rootfs).and_then(|()| {
+            let nodev = if sandbox.nodev { mount::ATTR_NODEV } else { 0 };
+            let source = RootSource::Overlay(create.rootfs.clone());
+            root::detached(&Kernel, &source, nodev)
+        });
+        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
+        socket::send_with_fds(control, records::ROOT, &fds)
+    });
+    match used {
         Ok(()) => outcome(sandbox.control),
         Err(_) => Err(Broken::Vanished),
     }
 }
 
 /// The monitor's word on the creation.
-fn outcome(control: OwnedFd) -> Result<(i32, u64, OwnedFd), Broken> {
+fn outcome(control: OwnedFd) -> Result<Ready, Broken> {
     match hear(&control) {
-        Ok(Message::Ready { pid, created_at_ms }) => Ok((pid, created_at_ms, control)),
+        Ok(Message::Ready {
+            pid,
+            pid_start_time,
+            created_at_ms,
+        }) => Ok(Ready {
+            pid,
+            pid_start_time,
+            created_at_ms,
+            control,
+        }),
         Ok(Message::Failed { failure }) => Err(Broken::Failed(failure)),
         Ok(_) | Err(_) => Err(Broken::Vanished),
     }

@@ -8,7 +8,7 @@ mod recovery;
 
 use crate::hub::{self, Hub};
 use crate::lanes::Lane;
-use crate::pool::Pool;
+use crate::pool::{Busy, Pool};
 use crate::reaper::Reaper;
 use crate::records::{self, Command, Message};
 use crate::store::Store;
@@ -63,7 +63,7 @@ pub struct Containers {
     driver: Box<dyn Driver>,
     cgroup_parent: String,
     zygote: Zygote,
-    pool: Pool,
+    pool: Arc<Pool>,
     reaper: Reaper,
     /// One thread that packs rotated logs.
     packing: Lane,
@@ -81,7 +81,10 @@ impl Containers {
         cgroup_parent: String,
         pool: Pool,
     ) -> Result<Arc<Self>, Failure> {
-        let reaper = Reaper::start().map_err(|error| Failure::io("starting the reaper", &error))?;
+        let pool = Arc::new(pool);
+        let waited_for = Arc::clone(&pool);
+        let reaper = Reaper::start(move || waited_for.is_quiet())
+            .map_err(|error| Failure::io("starting the reaper", &error))?;
         let watcher =
             Watcher::new().map_err(|error| Failure::io("starting the watcher", &error))?;
         Ok(Arc::new(Self {
@@ -98,6 +101,11 @@ impl Containers {
             table: Mutex::new(HashMap::new()),
             changed: Condvar::new(),
         }))
+    }
+
+    /// Somebody waits for a container as long as this lives: making sandboxes has time.
+    pub fn busy(&self) -> Busy<'_> {
+        self.pool.busy()
     }
 
     /// The network half, made after the containers it asks about.
@@ -145,7 +153,6 @@ impl Containers {
             ));
         }
         self.net().container_started(id);
-        let _busy = self.pool.busy();
         match self.command(id, &Command::Start) {
             Ok(Message::Started { started_at_ms }) => {
                 // Its end may have been heard of first.
@@ -394,7 +401,8 @@ fn tell(id: &str, entry: &Entry) -> Container {
 /// One message of a monitor; UnexpectedEof when it is gone.
 fn hear(monitor: &OwnedFd) -> std::io::Result<Message> {
     socket::set_timeouts(monitor.as_fd(), ANSWER_TIMEOUT_MS)?;
-    let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
+    let length = socket::next_length(monitor.as_fd())?;
+    let mut buffer = vec![0u8; length.max(1)];
     let length = socket::receive(monitor.as_fd(), &mut buffer)?;
     if length == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());

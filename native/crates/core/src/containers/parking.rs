@@ -2,7 +2,7 @@
 
 use super::{Containers, complain, hear};
 use crate::pool::{Order, Sandbox};
-use crate::records::Message;
+use crate::records::{self, Message};
 use crate::zygote::Task;
 use shoal_protocol::calls::Create;
 use shoal_protocol::{Failure, FailureCode};
@@ -54,9 +54,10 @@ impl Containers {
             // From here the monitor alone holds the lock and the other end.
             drop(theirs);
             match hear(&control) {
-                Ok(Message::Parked) => Ok(Sandbox {
+                Ok(Message::Parked { nodev }) => Ok(Sandbox {
                     path: path.clone(),
                     control,
+                    nodev,
                 }),
                 Ok(Message::Failed { failure }) => Err(failure),
                 Ok(_) | Err(_) => Err(Failure::new(
@@ -87,7 +88,12 @@ impl Containers {
         let taken = self.pool.take(template, &mut left);
         self.discard(left);
         let mut taken = taken?;
-        match self.store.begin_parked(&taken.path, create) {
+        let journal = records::encode(create);
+        // The monitor reads it while it is being written.
+        let told = socket::send(taken.control.as_fd(), &journal)
+            .map_err(|error| Failure::io("telling a sandbox its container", &error));
+        let id = &create.container_id;
+        match told.and_then(|()| self.store.begin_parked(&taken.path, id, &journal)) {
             Ok(path) => {
                 taken.path = path;
                 Some(taken)

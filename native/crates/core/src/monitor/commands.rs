@@ -1,7 +1,7 @@
 //! What the core asks of a monitor, one message each.
 
 use super::execs::Waiter;
-use super::{Monitor, doing};
+use super::{Monitor, Starter, doing};
 use crate::records::{self, Attached, Command, Message};
 use shoal_protocol::calls::{self, ConsoleSize, Exec, Status};
 use shoal_protocol::{Failure, FailureCode};
@@ -94,6 +94,18 @@ impl Monitor {
         }
     }
 
+    /// Starts the program of a container that has just been made; `control` hears what comes of it.
+    pub(super) fn start_at_once(&mut self, control: &OwnedFd) {
+        if let Some(channel) = &self.channel {
+            // Init that has ended is found so, and told as the failure of the start.
+            drop(socket::send(channel.as_fd(), channel::START));
+        }
+        self.starter = control.try_clone().ok().map(|socket| Starter {
+            socket,
+            unannounced: true,
+        });
+    }
+
     fn begin_start(&mut self, index: usize) -> Result<(), Failure> {
         let id = &self.container.id;
         let task = format!("starting container {id}");
@@ -112,7 +124,11 @@ impl Monitor {
             ));
         };
         doing(&task, socket::send(channel.as_fd(), channel::START))?;
-        self.starter = Some(doing(&task, self.connections[index].socket.try_clone())?);
+        let socket = doing(&task, self.connections[index].socket.try_clone())?;
+        self.starter = Some(Starter {
+            socket,
+            unannounced: false,
+        });
         Ok(())
     }
 

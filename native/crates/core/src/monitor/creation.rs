@@ -88,8 +88,8 @@ impl Workshop {
         let streams = pipes.take().inspect_err(|_| end(&parked))?;
         let committed = Commit::prepare(&self.dir, &journal.plan, parked.pid)
             .and_then(|commit| commit.finish(&self.dir));
-        let (listener, created_at_ms) = committed.inspect_err(|_| end(&parked))?;
-        self.monitor(journal, parked, streams, listener, created_at_ms)
+        let committed = committed.inspect_err(|_| end(&parked))?;
+        self.monitor(journal, parked, streams, committed)
     }
 
     /// A record in the directory.
@@ -106,8 +106,7 @@ impl Workshop {
         journal: Journal,
         parked: Parked,
         streams: Streams,
-        listener: OwnedFd,
-        created_at_ms: u64,
+        committed: Committed,
     ) -> Result<Monitor, Failure> {
         let Journal { plan, .. } = journal;
         let container = region::outside(|| Container {
@@ -124,7 +123,7 @@ impl Workshop {
             pidfd: parked.pidfd,
             children: self.children,
             channel: parked.channel,
-            listener,
+            listener: committed.listener,
             connections: Vec::new(),
             streams,
             execs: Execs::default(),
@@ -132,7 +131,8 @@ impl Workshop {
             seccomp: journal.seccomp,
             oom: None,
             status: Status::Created,
-            created_at_ms,
+            pid_start_time: committed.pid_start_time,
+            created_at_ms: committed.created_at_ms,
             started_at_ms: None,
             starter: None,
             start_failure: None,
@@ -196,13 +196,23 @@ pub(super) fn end(parked: &Parked) {
 }
 
 impl Monitor {
-    /// Tells the core that the container is there, and keeps the connection.
-    pub(super) fn announce(&mut self, control: OwnedFd) {
-        let ready = Message::Ready {
+    /// What the core is told when the container is there.
+    pub(super) fn ready(&self) -> Message {
+        Message::Ready {
             pid: self.pid,
+            pid_start_time: self.pid_start_time,
             created_at_ms: self.created_at_ms,
-        };
-        drop(socket::send(control.as_fd(), &records::encode(&ready)));
+        }
+    }
+
+    /// Keeps the connection to the core, and tells it that the container is there if it is to know now.
+    pub(super) fn announce(&mut self, control: OwnedFd, now: bool) {
+        if now {
+            drop(socket::send(
+                control.as_fd(),
+                &records::encode(&self.ready()),
+            ));
+        }
         self.connections.push(Connection {
             socket: control,
             subscribed: true,
@@ -215,7 +225,13 @@ impl Monitor {
 /// Everything of a container's records but their final name.
 pub(super) struct Commit {
     id: String,
+    committed: Committed,
+}
+
+/// What is known of a container once it is there.
+pub(super) struct Committed {
     listener: OwnedFd,
+    pid_start_time: u64,
     created_at_ms: u64,
 }
 
@@ -224,13 +240,14 @@ impl Commit {
     pub(super) fn prepare(dir: &OwnedFd, plan: &Plan, pid: i32) -> Result<Self, Failure> {
         let id = plan.container_id.clone();
         let created_at_ms = process::now_ms();
-        let act = || -> io::Result<OwnedFd> {
+        let act = || -> io::Result<Committed> {
+            let pid_start_time = proc::start_time(pid)?;
             let state = State {
                 container_id: id.clone(),
                 pid,
-                pid_start_time: proc::start_time(pid)?,
+                pid_start_time,
                 monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
-                boot_id: proc::boot_id()?,
+                boot_id: proc::boot_id()?.to_owned(),
                 created_at_ms,
             };
             file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))?;
@@ -241,23 +258,24 @@ impl Commit {
                 records::EXIT_RECORD_BYTES_MAX,
             )?;
             // ROOT is 0700; nobody else reaches the socket.
-            socket::listen(
+            let listener = socket::listen(
                 dir.as_fd(),
                 records::MONITOR_SOCKET,
                 libc::SOCK_SEQPACKET,
                 16,
-            )
+            )?;
+            Ok(Committed {
+                listener,
+                pid_start_time,
+                created_at_ms,
+            })
         };
-        let listener = doing(&format!("committing container {id}"), act())?;
-        Ok(Self {
-            id,
-            listener,
-            created_at_ms,
-        })
+        let committed = doing(&format!("committing container {id}"), act())?;
+        Ok(Self { id, committed })
     }
 
     /// The point of no return: once the directory has its name, the container exists.
-    pub(super) fn finish(self, dir: &OwnedFd) -> Result<(OwnedFd, u64), Failure> {
+    pub(super) fn finish(self, dir: &OwnedFd) -> Result<Committed, Failure> {
         let id = &self.id;
         let act = || -> io::Result<()> {
             let parent = file::open_at(dir.as_fd(), "..", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
@@ -265,6 +283,6 @@ impl Commit {
             file::unlock(dir.as_fd())
         };
         doing(&format!("committing container {id}"), act())?;
-        Ok((self.listener, self.created_at_ms))
+        Ok(self.committed)
     }
 }

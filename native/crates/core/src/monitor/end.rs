@@ -51,6 +51,12 @@ impl Monitor {
             let id = &self.container.id;
             Failure::io(format!("writing the exit record of container {id}"), &error)
         });
+        // Before the exit, as nobody knows yet whose it is.
+        if let Some(starter) = &self.starter
+            && starter.unannounced
+        {
+            answer(&starter.socket, &self.ready());
+        }
         if record.exit.oom_killed && self.oom.is_some() {
             self.tell(&Message::Oom);
         }
@@ -63,7 +69,7 @@ impl Monitor {
                     "init ended before it became the program",
                 )
             });
-            answer(&starter, &Message::Failed { failure });
+            answer(&starter.socket, &Message::Failed { failure });
         }
         self.linger();
         process::exit_now(0)

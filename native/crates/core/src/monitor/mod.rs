@@ -1,6 +1,6 @@
 //! One monitor a container: it makes the container, owns its output, knows its real wait status and outlives the core.
 //!
-//! A fork of the zygote without exec: one thread, memory shared with its siblings, nobody's child.
+//! A fork of the zygote without exec: one thread, memory shared with its siblings. It outlives the zygote, which never waits for it.
 
 mod clients;
 mod commands;
@@ -44,8 +44,12 @@ const REST_AFTER: Duration = Duration::from_millis(20);
 /// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to.
 pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
     match make(layout, task, &control, dir) {
-        Ok(mut monitor) => {
-            monitor.announce(control);
+        Ok((mut monitor, start)) => {
+            if start {
+                // First of all, as somebody waits for the program; what is left to be done here is done while init becomes it.
+                monitor.start_at_once(&control);
+            }
+            monitor.announce(control, !start);
             monitor.serve()
         }
         Err(failure) => {
@@ -59,7 +63,7 @@ pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
     }
 }
 
-/// Makes the monitor, and all that it needs only for this in a region.
+/// Makes the monitor, and all that it needs only for this in a region; also tells whether the program is to be started.
 // Not a part of its caller, whose frame stays on the stack.
 #[inline(never)]
 fn make(
@@ -67,15 +71,17 @@ fn make(
     task: Task,
     control: &OwnedFd,
     dir: OwnedFd,
-) -> Result<Box<Monitor>, Failure> {
+) -> Result<(Box<Monitor>, bool), Failure> {
     // SAFETY: a fork of the zygote, which has one thread; no monitor ever starts another. Without memory for the region the heap serves.
     drop(unsafe { region::open() });
     let made = match task {
-        Task::Create => Workshop::open(layout, dir).and_then(Workshop::build),
+        Task::Create { start } => Workshop::open(layout, dir)
+            .and_then(Workshop::build)
+            .map(|monitor| (monitor, start)),
         Task::Park => parking::run(layout, control, dir),
     };
     region::close();
-    made.map(Box::new)
+    made.map(|(monitor, start)| (Box::new(monitor), start))
 }
 
 struct Connection {
@@ -91,6 +97,13 @@ struct Container {
     cgroup: String,
     /// As further processes need it (`join::remembered`).
     spec: Spec,
+}
+
+/// Who waits until the program runs.
+struct Starter {
+    socket: OwnedFd,
+    /// The core, which has not heard of the container yet: it is woken only once.
+    unannounced: bool,
 }
 
 struct Monitor {
@@ -111,10 +124,11 @@ struct Monitor {
     seccomp: Option<Cow<'static, Filter>>,
     oom: Option<OomWatch>,
     status: Status,
+    pid_start_time: u64,
     created_at_ms: u64,
     started_at_ms: Option<u64>,
     /// Who waits for the answer of `start`.
-    starter: Option<OwnedFd>,
+    starter: Option<Starter>,
     start_failure: Option<Failure>,
     buffer: Pages,
     /// It has given back what it does not need.
@@ -252,7 +266,10 @@ impl Monitor {
         if let Some(starter) = self.starter.take() {
             let started_at_ms = process::now_ms();
             (self.status, self.started_at_ms) = (Status::Running, Some(started_at_ms));
-            commands::answer(&starter, &Message::Started { started_at_ms });
+            if starter.unannounced {
+                commands::answer(&starter.socket, &self.ready());
+            }
+            commands::answer(&starter.socket, &Message::Started { started_at_ms });
             if let Some(health) = &mut self.health {
                 health.begin(Instant::now());
             }

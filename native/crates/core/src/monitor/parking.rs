@@ -5,11 +5,12 @@ use super::creation::{Commit, Journal, Pipes, Workshop, end};
 use super::streams::Streams;
 use super::{Monitor, doing};
 use crate::records::{self, Message, Parked};
-use shoal_protocol::Failure;
-use shoal_protocol::calls::Create;
-use shoal_protocol::oci::Resources;
+use shoal_protocol::calls::{Create, Rootfs, Seccomp, Stdin};
+use shoal_protocol::oci::{Capabilities, Memory, Process, Resources, Spec};
+use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver, detect::Layout};
 use shoal_runtime::sandbox::{self, Sandbox};
+use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::{file, process, socket};
 use shoal_runtime::{launch, root};
 use std::fs;
@@ -26,21 +27,48 @@ struct Kept {
     sandbox: Sandbox,
 }
 
-/// Prepares a sandbox and waits. Gives the monitor of the container that it has become; ends the process when it is discarded.
-pub(super) fn run(layout: &Layout, control: &OwnedFd, dir: OwnedFd) -> Result<Monitor, Failure> {
-    let kept = prepare(layout, dir)?;
+/// Prepares a sandbox and waits. Gives the monitor of the container that it has become, and whether it is to be started; ends the
+/// process when it is discarded.
+pub(super) fn run(
+    layout: &Layout,
+    control: &OwnedFd,
+    dir: OwnedFd,
+) -> Result<(Monitor, bool), Failure> {
+    let mut kept = prepare(layout, dir)?;
     // A core that is gone is seen as the end of the connection right below.
-    drop(socket::send(
-        control.as_fd(),
-        &records::encode(&Message::Parked),
-    ));
-    let mut word = [0u8; 8];
-    let length = socket::receive(control.as_fd(), &mut word).unwrap_or(0);
-    if &word[..length] != records::USE {
+    let message = Message::Parked {
+        nodev: !kept.driver.limits_devices(),
+    };
+    drop(socket::send(control.as_fd(), &records::encode(&message)));
+    let length = socket::next_length(control.as_fd()).unwrap_or(0);
+    let mut bytes = vec![0u8; length.max(1)];
+    let length = socket::receive(control.as_fd(), &mut bytes).unwrap_or(0);
+    if length == 0 {
         kept.discard();
         process::exit_now(0);
     }
-    kept.become_container()
+    // Init reads it at the same time.
+    let told = kept.sandbox.tell(&bytes[..length]);
+    let journal = Journal::parse(&bytes[..length]);
+    let mut word = [0u8; 8];
+    let length = socket::receive(control.as_fd(), &mut word).unwrap_or(0);
+    let start = match &word[..length] {
+        records::USE => false,
+        records::USE_AND_START => true,
+        _ => {
+            kept.discard();
+            process::exit_now(0);
+        }
+    };
+    kept.become_container(told, journal?, control)
+        .map(|monitor| (monitor, start))
+}
+
+/// The root that the core has made for the container. None when it could not, or is gone: then nobody makes one meanwhile.
+fn receive_root(control: &OwnedFd) -> Option<OwnedFd> {
+    let mut word = [0u8; 8];
+    let (_, fds) = socket::receive_with_fds(control.as_fd(), &mut word).ok()?;
+    fds.into_iter().next()
 }
 
 fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
@@ -53,19 +81,68 @@ fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
     let record: Parked = serde_json::from_slice(&workshop.read(records::PARKED_FILE)?)
         .map_err(|error| Failure::invalid("reading the sandbox's record", error.to_string()))?;
     let place = doing("finding the sandbox's directory", path_of(&workshop.dir))?;
-    let sandbox = sandbox::park(
+    let mut sandbox = sandbox::park(
         &record.template,
         &place,
         &record.cgroup,
         driver.as_ref(),
         &[workshop.dir.as_fd()],
     )?;
+    let sample = records::encode(&sample(&record.template));
+    sandbox.rehearse(&sample)?;
+    drop(Journal::parse(&sample));
     Ok(Kept {
         workshop,
         driver,
         record,
         sandbox,
     })
+}
+
+/// A creation of this template that nobody asked for. Reading one makes monitor and init fault in, while nobody waits, the code and the
+/// memory that they read the real one with: that takes several times as long as the reading.
+fn sample(template: &Spec) -> Create {
+    let words = |list: &[&str]| {
+        list.iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let capabilities = words(&["CAP_CHOWN", "CAP_KILL"]);
+    let process = Process {
+        args: words(&["/bin/sh"]),
+        env: words(&["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
+        cwd: "/".into(),
+        capabilities: Capabilities {
+            bounding: capabilities.clone(),
+            effective: capabilities.clone(),
+            permitted: capabilities,
+            ..Capabilities::default()
+        },
+        ..Process::default()
+    };
+    let mut spec = Spec {
+        process,
+        hostname: "sandbox".into(),
+        ..template.clone()
+    };
+    spec.linux.cgroups_path = "/sandbox".into();
+    spec.linux.resources.memory = Some(Memory {
+        limit: Some(1 << 30),
+        ..Memory::default()
+    });
+    Create {
+        container_id: "sandbox".into(),
+        spec,
+        rootfs: Rootfs {
+            layers: words(&["/sandbox/layer"]),
+            directory: "/sandbox/root".into(),
+        },
+        log: None,
+        stdin: Stdin::Closed,
+        console_size: None,
+        seccomp: Seccomp::Default,
+        health: None,
+    }
 }
 
 fn path_of(dir: &OwnedFd) -> io::Result<PathBuf> {
@@ -85,25 +162,29 @@ impl Kept {
     }
 
     /// Makes the container whose journal is now in the directory; where the sandbox turns out not to fit, from nothing.
-    fn become_container(self) -> Result<Monitor, Failure> {
+    fn become_container(
+        self,
+        told: Result<(), Failure>,
+        journal: Journal,
+        control: &OwnedFd,
+    ) -> Result<Monitor, Failure> {
         let Self {
             workshop,
             driver,
             record,
             mut sandbox,
         } = self;
-        let bytes = workshop.read(records::CREATE_FILE)?;
-        // Init reads it at the same time.
-        let told = sandbox.tell(&bytes);
-        let journal = Journal::parse(&bytes)?;
-        let filled =
-            told.and_then(|()| fill(&workshop, driver.as_ref(), &record, &mut sandbox, &journal));
+        let begun =
+            told.and_then(|()| own(&workshop, driver.as_ref(), &record, &sandbox, &journal));
+        // In any case, so that nobody else works on the root when it is taken back.
+        let root = receive_root(control);
+        let filled = begun.and_then(|own| fill(&mut sandbox, root, own, &journal));
         match filled {
             Ok((streams, commit)) => {
                 let finished = commit.finish(&workshop.dir);
-                let (listener, created_at_ms) = finished.inspect_err(|_| end(sandbox.parked()))?;
+                let committed = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                workshop.monitor(journal, parked, streams, listener, created_at_ms)
+                workshop.monitor(journal, parked, streams, committed)
             }
             Err(_) => {
                 // Whatever it was: making it cold works, or tells the reason in its own words.
@@ -115,24 +196,25 @@ impl Kept {
     }
 }
 
-/// Gives the sandbox what is this container's own, and waits until its init is ready to start.
-fn fill(
+/// What is a container's own, but its root.
+struct Own {
+    pipes: Pipes,
+    stdio: Stdio,
+    volumes: Vec<OwnedFd>,
+    commit: Commit,
+}
+
+/// Makes what is this container's own, while the core makes its root and init reads its configuration.
+fn own(
     workshop: &Workshop,
     driver: &dyn Driver,
     record: &Parked,
-    sandbox: &mut Sandbox,
+    sandbox: &Sandbox,
     journal: &Journal,
-) -> Result<(Streams, Commit), Failure> {
-    let Journal {
-        create,
-        plan,
-        seccomp,
-        ..
-    } = journal;
-    root::prepare(&create.rootfs)?;
-    let (pipes, stdio) = Pipes::open(create)?;
-    sandbox.fill(plan, driver, stdio, seccomp.as_deref())?;
-    // Init mounts meanwhile.
+) -> Result<Own, Failure> {
+    let plan = &journal.plan;
+    let (pipes, stdio) = Pipes::open(&journal.create)?;
+    let volumes = sandbox::volumes(plan)?;
     rename_group(driver, &record.cgroup, &plan.cgroup)?;
     let resources = Resources {
         // As the template has them: they are written already.
@@ -144,8 +226,31 @@ fn fill(
         launch::set_oom_score(sandbox.parked().pid, score)?;
     }
     let commit = Commit::prepare(&workshop.dir, plan, sandbox.parked().pid)?;
+    Ok(Own {
+        pipes,
+        stdio,
+        volumes,
+        commit,
+    })
+}
+
+/// Gives init what is the container's own, and waits until it is ready to start.
+fn fill(
+    sandbox: &mut Sandbox,
+    root: Option<OwnedFd>,
+    own: Own,
+    journal: &Journal,
+) -> Result<(Streams, Commit), Failure> {
+    let root = root.ok_or_else(|| {
+        Failure::new(
+            FailureCode::System,
+            "taking the container's root",
+            "the core has none",
+        )
+    })?;
+    sandbox.fill(root, own.volumes, own.stdio, journal.seccomp.as_deref())?;
     sandbox.await_ready()?;
-    Ok((pipes.take()?, commit))
+    Ok((own.pipes.take()?, own.commit))
 }
 
 /// Gives a group its final name in every hierarchy; processes and settings stay. Only v1 can do this, and only within one parent.

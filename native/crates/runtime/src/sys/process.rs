@@ -368,6 +368,12 @@ pub fn end_on_signals() {
     }
 }
 
+/// Sets a signal back to its default action.
+pub fn default_signal(signal: i32) {
+    // SAFETY: SIG_DFL runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Every signal back to its default action, nothing blocked: what a fresh program expects.
 pub fn reset_signals() -> io::Result<()> {
     /// The kernel's struct sigaction, all zeroes: SIG_DFL, no flags, no mask.

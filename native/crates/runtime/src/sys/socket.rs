@@ -51,6 +51,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 
 /// Receives one message; empty when the peer has closed.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    take(socket, buffer, 0)
+}
+
+/// Waits for a message and tells its length without taking it; 0 when the peer has closed.
+pub fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    take(socket, &mut [], libc::MSG_PEEK | libc::MSG_TRUNC)
+}
+
+fn take(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     let mut reset = false;
     loop {
         // SAFETY: the buffer is writable for its length.
@@ -59,7 +68,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
                 socket.as_raw_fd(),
                 buffer.as_mut_ptr().cast(),
                 buffer.len(),
-                0,
+                flags,
             )
         };
         match check(got as libc::c_long) {
@@ -311,8 +320,10 @@ mod tests {
         send(theirs.as_fd(), b"last words").expect("sent");
         drop(theirs);
         let mut buffer = [0u8; 32];
+        assert_eq!(next_length(ours.as_fd()).expect("peeked"), 10);
         let length = receive(ours.as_fd(), &mut buffer).expect("received");
         assert_eq!(&buffer[..length], b"last words");
+        assert_eq!(next_length(ours.as_fd()).expect("closed"), 0);
         assert_eq!(receive(ours.as_fd(), &mut buffer).expect("closed"), 0);
     }
 }
