@@ -133,10 +133,12 @@ interface Surroundings {
 
 /** Runs a program to its end, or ends it when it takes too long. */
 function ending(program: string, args: readonly string[], around: Surroundings): Promise<Ended> {
+  // The tests are of the copy's own binary, whatever the caller's environment names.
+  const { SHOAL_CORE: _, ...env } = { ...process.env, ...around.env };
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       cwd: around.cwd,
-      env: { ...process.env, ...around.env },
+      env,
       stdio: ["ignore", "pipe", "pipe"],
     });
     let out = "";
