@@ -61,6 +61,19 @@ export const layerGuards: readonly Guard[] = [
     test: links,
   },
   {
+    name: "layer-mode-follows",
+    item: "layers",
+    what: "the mode of a link is given to the host's file behind it",
+    removals: [
+      {
+        file: "layers/src/extract.rs",
+        find: "if entry.kind != Kind::SymbolicLink",
+        replace: "if entry.kind != Kind::HardLink",
+      },
+    ],
+    test: links,
+  },
+  {
     name: "layer-time-follows",
     item: "layers",
     what: "the time of a link is given to the host's file behind it",

@@ -27,7 +27,7 @@ fn links_of_an_archive_are_never_followed() {
     ];
     let archive = Builder::default()
         .pax(&owned)
-        .link("link", target)
+        .header(b"link", b'2', target.as_bytes(), 0o4711, 0)
         .pax(&owned)
         .hard_link("hard", "link")
         .end();
