@@ -7,6 +7,7 @@ use crate::store::Root;
 use shoal_protocol::Failure;
 use shoal_protocol::oci::Seccomp;
 use shoal_runtime::cgroup::detect::{self, Layout};
+use shoal_runtime::proc;
 use shoal_runtime::streams::FIRST_FD;
 use shoal_runtime::sys::process;
 use shoal_seccomp::Program;
@@ -106,7 +107,7 @@ impl<'a> Context<'a> {
 
     /// The machine's layout of control groups.
     pub fn layout(&self) -> Result<Layout, Failure> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        let mounts = proc::read("/proc/self/mountinfo")
             .map_err(|error| Failure::io("reading /proc/self/mountinfo", &error))?;
         Ok(detect::layout(&mounts))
     }

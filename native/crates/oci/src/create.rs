@@ -181,7 +181,6 @@ impl Draft<'_> {
             poststop: spec.hooks.poststop.clone(),
         };
         self.home.write(&record)?;
-        self.home.write_for_exec(spec, seccomp)?;
         let (stdio, console) = stdio(
             spec.process.terminal,
             request.detach,
@@ -212,6 +211,7 @@ impl Draft<'_> {
                 held: &[],
                 no_pivot: request.no_pivot,
                 no_new_keyring: request.no_new_keyring,
+                meanwhile: &|_| self.home.write_for_exec(spec, seccomp),
             },
         )?;
         self.init = Some(parked.pid);

@@ -45,6 +45,8 @@ pub struct Options<'a> {
     pub held: &'a [BorrowedFd<'a>],
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// What the maker does of its own while init (the pid) mounts; its failure is the creation's.
+    pub meanwhile: &'a dyn Fn(i32) -> Result<(), Failure>,
 }
 
 /// A container whose init waits for the start.
@@ -224,6 +226,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         // Init that has ended meanwhile cannot be attached: its own word tells why.
         return Err(early_failure(&channel).unwrap_or(failure));
     }
+    (options.meanwhile)(pid)?;
     await_ready(plan, options, pid, &channel)?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         rlimits::apply_to(pid, &plan.spec.process.rlimits)?;

@@ -1,16 +1,32 @@
 //! Telling one process from another over time: start time and boot id.
 
-use std::fs;
-use std::io::{self, Read};
+use crate::sys::file;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-/// Room for a whole /proc/PID/stat, so that it is read in one go.
-const STAT_BYTES: usize = 1024;
+/// Room for what most files of /proc hold, so that they are read in steps of a page and not from 32 bytes on.
+const PROC_BYTES: usize = 16 * 1024;
+
+/// A whole file of /proc, whose length nobody can know before. Processes and mounts can be named by bytes that are no UTF-8: those are
+/// replaced.
+pub fn read(path: &str) -> io::Result<String> {
+    let fd = file::open(path, libc::O_RDONLY)?;
+    let (mut bytes, mut length) = (vec![0; PROC_BYTES], 0);
+    loop {
+        if length == bytes.len() {
+            bytes.resize(length * 2, 0);
+        }
+        match file::read(fd.as_fd(), &mut bytes[length..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) => return Ok(String::from_utf8_lossy(&bytes[..length]).into_owned()),
+            got => length += got?,
+        }
+    }
+}
 
 fn stat_of(pid: i32) -> io::Result<String> {
-    let mut text = String::with_capacity(STAT_BYTES);
-    fs::File::open(format!("/proc/{pid}/stat"))?.read_to_string(&mut text)?;
-    Ok(text)
+    read(&format!("/proc/{pid}/stat"))
 }
 
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. NotFound when there is no such process.
@@ -47,8 +63,8 @@ pub fn boot_id() -> io::Result<&'static str> {
     if let Some(known) = KNOWN.get() {
         return Ok(known);
     }
-    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(KNOWN.get_or_init(|| read.trim().to_owned()))
+    let told = read("/proc/sys/kernel/random/boot_id")?;
+    Ok(KNOWN.get_or_init(|| told.trim().to_owned()))
 }
 
 #[cfg(test)]
@@ -60,6 +76,31 @@ mod tests {
         let fields = "S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 4242 1 1";
         assert_eq!(start_time_of(&format!("7 (a) b (c)) {fields}")), Some(4242));
         assert_eq!(start_time_of("garbage"), None);
+    }
+
+    #[test]
+    fn is_alive_also_of_a_process_whose_name_is_no_text() {
+        let (told, hear) = std::sync::mpsc::channel();
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let named = std::thread::spawn(move || {
+            crate::sys::process::set_name(c"\xff) Z \xfe").expect("named");
+            // SAFETY: no pointers.
+            told.send(unsafe { libc::gettid() }).expect("told");
+            // The test has ended when there is nobody to say so any more.
+            let _ended = wait.recv();
+        });
+        let thread = hear.recv().expect("a thread");
+        let started = start_time(thread).expect("its stat");
+        assert!(is_alive(thread, started));
+        drop(done);
+        named.join().expect("joined");
+    }
+
+    #[test]
+    fn read_gives_long_files_whole() {
+        let whole = std::fs::read("/proc/self/smaps").expect("smaps").len();
+        let read = read("/proc/self/smaps").expect("read").len();
+        assert!(read > PROC_BYTES && whole > PROC_BYTES, "{read} {whole}");
     }
 
     #[test]

@@ -216,6 +216,7 @@ pub fn park(
         held,
         no_pivot: false,
         no_new_keyring: false,
+        meanwhile: &|_| Ok(()),
     };
     let mut parked = launch::create(&plan, &options)?;
     let channel = parked.channel.take().ok_or_else(|| {

@@ -19,6 +19,7 @@ use shoal_runtime::sys::memory::Pages;
 use shoal_runtime::sys::{file, process, region, socket};
 use shoal_runtime::{join, proc, root};
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -71,6 +72,7 @@ impl Workshop {
         let journal = Journal::parse(&self.read(records::CREATE_FILE)?)?;
         root::prepare(&journal.create.rootfs)?;
         let (pipes, stdio) = Pipes::open(&journal.create)?;
+        let prepared = Cell::new(None);
         let options = Options {
             driver: self.driver.as_ref(),
             stdio,
@@ -82,13 +84,18 @@ impl Workshop {
             held: &[self.dir.as_fd()],
             no_pivot: false,
             no_new_keyring: false,
+            meanwhile: &|pid| {
+                prepared.set(Some(Commit::prepare(&self.dir, &journal.plan, pid)?));
+                Ok(())
+            },
         };
         let parked = launch::create(&journal.plan, &options)?;
         drop(options);
         let streams = pipes.take().inspect_err(|_| end(&parked))?;
-        let committed = Commit::prepare(&self.dir, &journal.plan, parked.pid)
-            .and_then(|commit| commit.finish(&self.dir));
-        let committed = committed.inspect_err(|_| end(&parked))?;
+        let commit = prepared
+            .take()
+            .expect("a creation that succeeds has prepared its commit");
+        let committed = commit.finish(&self.dir).inspect_err(|_| end(&parked))?;
         self.monitor(journal, parked, streams, committed)
     }
 

@@ -18,6 +18,8 @@ pub trait Files: Send + Sync {
     fn write_each(&self, path: &Path, values: &[String]) -> Result<(), (usize, io::Error)>;
     /// Opens a control file for writing.
     fn open(&self, path: &Path) -> io::Result<OwnedFd>;
+    /// Whether a file is there.
+    fn exists(&self, path: &Path) -> bool;
     /// Reads a control file.
     fn read(&self, path: &Path) -> io::Result<String>;
 }
@@ -44,6 +46,9 @@ impl Files for Kernel {
     }
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         open(path).map(OwnedFd::from)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
     }
     fn read(&self, path: &Path) -> io::Result<String> {
         fs::read_to_string(path)
@@ -159,6 +164,9 @@ pub(crate) mod recording {
             }
             self.say(format!("open {}", path.display()));
             fs::File::open("/dev/null").map(OwnedFd::from)
+        }
+        fn exists(&self, path: &Path) -> bool {
+            self.read(path).is_ok()
         }
         fn read(&self, path: &Path) -> io::Result<String> {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

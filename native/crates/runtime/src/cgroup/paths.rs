@@ -1,6 +1,7 @@
 //! Which group `linux.cgroupsPath` means, as an absolute path below every hierarchy's mount.
 
 use super::detect;
+use crate::proc;
 use shoal_protocol::Failure;
 
 const FIELD: &str = "reading linux.cgroupsPath";
@@ -21,7 +22,7 @@ const PATH_BYTES_MAX: usize = 3072;
 pub fn resolve(cgroups_path: &str, systemd: bool, id: &str) -> Result<String, Failure> {
     // SAFETY: no pointers.
     let root = unsafe { libc::geteuid() } == 0;
-    let own = std::fs::read_to_string("/proc/self/cgroup")
+    let own = proc::read("/proc/self/cgroup")
         .map_err(|error| Failure::io("reading /proc/self/cgroup", &error))?;
     resolve_as(cgroups_path, systemd, id, root, &own)
 }

@@ -239,7 +239,7 @@ impl V1 {
         self.unified
             .as_ref()
             .map(|unified| join(&unified.mount, path))
-            .filter(|dir| self.files.read(&dir.join("cgroup.procs")).is_ok())
+            .filter(|dir| self.files.exists(&dir.join("cgroup.procs")))
     }
 
     /// Where the group is frozen: its directory, and whether that is v1's.
@@ -339,8 +339,7 @@ impl Driver for V1 {
         for controller in below.iter().flat_map(|below| &below.controllers) {
             let known = self.hierarchy(controller).is_some_and(|hierarchy| {
                 self.files
-                    .read(&join(&hierarchy.mount, path).join("cgroup.procs"))
-                    .is_ok()
+                    .exists(&join(&hierarchy.mount, path).join("cgroup.procs"))
             });
             if !known {
                 return Err(Failure::invalid(
@@ -386,7 +385,7 @@ impl Driver for V1 {
                 if writes.is_empty() {
                     continue;
                 }
-                if self.files.read(&dir.join("cgroup.procs")).is_err() {
+                if !self.files.exists(&dir.join("cgroup.procs")) {
                     let pids = self.pids(path);
                     let mut made = Made::default();
                     self.make(hierarchy, path, &Resources::default(), &mut made)?;
@@ -534,7 +533,7 @@ impl V1 {
     fn is_within_container(&self, dir: &Path, path: &str) -> bool {
         self.used().any(|hierarchy| {
             let own = join(&hierarchy.mount, path);
-            dir.starts_with(&own) && self.files.read(&own.join("cgroup.procs")).is_ok()
+            dir.starts_with(&own) && self.files.exists(&own.join("cgroup.procs"))
         })
     }
 }

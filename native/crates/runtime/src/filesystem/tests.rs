@@ -431,7 +431,7 @@ fn control_groups_are_the_containers_own() {
             "new cgroup,cpu,cpuacct ro,nosuid,nodev,noexec",
             "attach new(cgroup) to new(tmpfs)/cpu,cpuacct",
             "symlink new(tmpfs)/cpu cpu,cpuacct",
-            "change new(tmpfs) +ro",
+            "change new(tmpfs) recursive +ro,nosuid,nodev,noexec",
         ],
     );
     let without = ALL & !libc::CLONE_NEWCGROUP;
@@ -441,7 +441,8 @@ fn control_groups_are_the_containers_own() {
         &lines,
         &[
             "copy host:/sys/fs/cgroup/cpu,cpuacct/c/a recursive",
-            "change copy(host:/sys/fs/cgroup/cpu,cpuacct/c/a) +ro,nosuid,nodev,noexec",
+            "attach copy(host:/sys/fs/cgroup/cpu,cpuacct/c/a) to new(tmpfs)/cpu,cpuacct",
+            "change new(tmpfs) recursive +ro,nosuid,nodev,noexec",
         ],
     );
     assert!(!lines.iter().any(|line| line.starts_with("new cgroup")));
@@ -451,9 +452,12 @@ fn control_groups_are_the_containers_own() {
     };
     let (lines, done) = build(&image(), spec(), without, &v2);
     done.expect("built");
-    position(
+    expect_order(
         &lines,
-        "attach copy(host:/sys/fs/cgroup/a) to /sys/fs/cgroup",
+        &[
+            "change copy(host:/sys/fs/cgroup/a) recursive +ro,nosuid,nodev,noexec",
+            "attach copy(host:/sys/fs/cgroup/a) to /sys/fs/cgroup",
+        ],
     );
 }
 

@@ -21,6 +21,7 @@ impl Mounter<'_> {
                 None => {
                     let group = self.around.groups.first().map(std::path::PathBuf::as_path);
                     let tree = self.hierarchy("cgroup2", "", group, ATTRIBUTES | readonly)?;
+                    self.protect(tree.as_fd(), readonly)?;
                     self.put(tree.as_fd(), target.fd.as_fd(), &planned.options)
                 }
                 Some(views) => self.hierarchies(views, target.fd.as_fd(), planned, readonly),
@@ -44,12 +45,9 @@ impl Mounter<'_> {
         self.put(tmpfs.as_fd(), target, &planned.options)?;
         for (name, controllers) in views {
             self.calls.make_dir_at(tmpfs.as_fd(), name, 0o755)?;
-            let at =
-                self.calls
-                    .open_at(tmpfs.as_fd(), name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
             let group = self.group_of(name);
             let tree = self.hierarchy("cgroup", controllers, group, ATTRIBUTES | readonly)?;
-            self.calls.attach(tree.as_fd(), at.as_fd())?;
+            self.calls.attach_at(tree.as_fd(), tmpfs.as_fd(), name)?;
             for alias in controllers.split(',') {
                 // A named hierarchy (name=systemd) has no controller to link.
                 if alias != name && !alias.contains('=') {
@@ -57,17 +55,19 @@ impl Mounter<'_> {
                 }
             }
         }
-        if readonly == 0 {
-            return Ok(());
-        }
-        let change = Change {
-            set: readonly,
-            ..Change::default()
-        };
-        self.calls.change_mount(tmpfs.as_fd(), &change, false)
+        self.protect(tmpfs.as_fd(), readonly)
     }
 
-    /// One hierarchy as the container may see it: of its cgroup namespace, or else its own group only.
+    /// What a copy of the host's mount does not have by itself, for all that is mounted there at once.
+    fn protect(&self, tree: BorrowedFd<'_>, readonly: u64) -> io::Result<()> {
+        let change = Change {
+            set: ATTRIBUTES | readonly,
+            ..Change::default()
+        };
+        self.calls.change_mount(tree, &change, true)
+    }
+
+    /// One hierarchy as the container may see it: of its cgroup namespace, or else its own group only, which is still to be protected.
     fn hierarchy(
         &self,
         kind: &str,
@@ -86,14 +86,7 @@ impl Mounter<'_> {
         let path = group
             .and_then(Path::to_str)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-        let group = self.calls.open(path, libc::O_PATH | libc::O_DIRECTORY)?;
-        let tree = self.calls.clone_tree(group.as_fd(), true)?;
-        let change = Change {
-            set: attributes,
-            ..Change::default()
-        };
-        self.calls.change_mount(tree.as_fd(), &change, false)?;
-        Ok(tree)
+        self.calls.clone_path(path, true)
     }
 
     fn namespaced(&self, kind: &str, controllers: &str, attributes: u64) -> io::Result<OwnedFd> {

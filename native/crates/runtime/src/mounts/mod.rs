@@ -123,9 +123,17 @@ impl<'a> Mounter<'a> {
             && !planned.options.bind
             || parts.len() == 1 && REAL.contains(&parts[0].as_str());
         let target = if strict {
-            within::make_real_directory(self.calls, self.root, parts)
-                .map(|fd| Target { fd, existed: true })
-                .map_err(|error| devices::not_real(&doing(), &error))?
+            let real = within::make_real_directory(self.calls, self.root, parts)
+                .map_err(|error| devices::not_real(&doing(), &error))?;
+            // What is mounted onto a real directory is one.
+            let index = REAL.iter().position(|real| [*real] == parts[..]);
+            if let Some(seen) = index.and_then(|index| self.seen.get_mut(index)) {
+                *seen = true;
+            }
+            Target {
+                fd: real,
+                existed: true,
+            }
         } else {
             self.expect_real(planned)?;
             let made = if planned.options.target_nofollow {

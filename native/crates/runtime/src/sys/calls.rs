@@ -20,6 +20,10 @@ pub trait Calls {
     fn fs_complaint(&self, fs: BorrowedFd<'_>) -> Option<String>;
     /// A detached copy of the mount at an open file, with everything below when `recursive` (open_tree).
     fn clone_tree(&self, of: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd>;
+    /// As `clone_tree`, of the mount at a path of the host.
+    fn clone_path(&self, path: &str, recursive: bool) -> io::Result<OwnedFd>;
+    /// Puts a detached mount onto one name in a directory of our own making (move_mount).
+    fn attach_at(&self, tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()>;
     /// Puts a detached mount onto an open file (move_mount).
     fn attach(&self, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()>;
     /// Changes attributes, propagation or owners of the mount at an open file (mount_setattr).
@@ -121,6 +125,12 @@ impl Calls for Kernel {
     }
     fn clone_tree(&self, of: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
         mount::clone_tree(of, recursive)
+    }
+    fn clone_path(&self, path: &str, recursive: bool) -> io::Result<OwnedFd> {
+        mount::clone_path(path, recursive)
+    }
+    fn attach_at(&self, tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        mount::attach_at(tree, dir, name)
     }
     fn attach(&self, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
         mount::attach(tree, target)

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -185,6 +185,16 @@ impl Calls for Recording {
         } else {
             format!("copy({name})")
         })
+    }
+
+    fn clone_path(&self, path: &str, recursive: bool) -> io::Result<OwnedFd> {
+        let of = self.open(path, libc::O_PATH)?;
+        self.clone_tree(of.as_fd(), recursive)
+    }
+
+    fn attach_at(&self, tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let at = self.open_at(dir, name, libc::O_PATH, 0)?;
+        self.attach(tree, at.as_fd())
     }
 
     fn attach(&self, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {

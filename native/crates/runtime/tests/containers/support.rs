@@ -139,6 +139,7 @@ impl Place {
             held: &[],
             no_pivot: false,
             no_new_keyring: false,
+            meanwhile: &|_| Ok(()),
         }
     }
 
