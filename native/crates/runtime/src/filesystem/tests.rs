@@ -122,7 +122,7 @@ fn the_usual_container_is_built_in_this_order() {
         "attach new(sysfs) to /sys",
         "copy host:/srv/hosts recursive",
         "create /etc/hosts",
-        "change copy(host:/srv/hosts) +ro",
+        "change copy(host:/srv/hosts) +ro -nosuid,nodev,noexec,nosymfollow",
         "change copy(host:/srv/hosts) recursive private",
         "attach copy(host:/srv/hosts) to /etc/hosts",
         "mkdir /work 755",
@@ -478,7 +478,7 @@ fn unusual_file_systems_are_mounted_onto_the_open_mount_point() {
 }
 
 #[test]
-fn options_of_a_bind_are_laid_on_what_the_source_has() {
+fn a_bind_that_names_an_attribute_has_exactly_those_that_it_names() {
     let fake = Recording::new(&[("/dev", DIR), ("host:/x", DIR)]);
     let lines = built(
         &fake,
@@ -488,7 +488,7 @@ fn options_of_a_bind_are_laid_on_what_the_source_has() {
         &lines,
         &[
             "copy host:/x recursive",
-            "change copy(host:/x) +ro -noexec",
+            "change copy(host:/x) +ro -nosuid,nodev,noexec,nosymfollow",
             "change copy(host:/x) recursive +nosuid",
             "attach copy(host:/x) to /v",
         ],

@@ -21,7 +21,7 @@ const WRITTEN: [&str; 5] = [
     "/c/u/p/a/memory.max=100",
     "/c/u/p/a/cpu.weight=100",
     "/c/u/p/a/cpu.max=max 100000",
-    "/c/u/p/a/pids.max=max",
+    "/c/u/p/a/pids.max=1",
 ];
 
 #[test]
