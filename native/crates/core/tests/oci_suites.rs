@@ -311,6 +311,32 @@ fn a_created_container_holds_no_descriptor_of_the_hosts_devices() {
 }
 
 #[test]
+fn a_process_that_others_have_frozen_is_deleted() {
+    if !possible() {
+        return;
+    }
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.is_dir() {
+        eprintln!("\n!!! SKIPPED: only v1 can freeze by another group !!!\n");
+        return;
+    }
+    let bundle = Bundle::new();
+    bundle.write();
+    assert_eq!(bundle.leave(&["run", "--detach", &bundle.id]).code, 0);
+    let pid = bundle.state(&bundle.id).expect("state")["pid"].to_string();
+    let other = freezer.join(format!("{}-other", bundle.id));
+    fs::create_dir(&other).expect("group");
+    fs::write(other.join("cgroup.procs"), pid).expect("moved");
+    fs::write(other.join("freezer.state"), "FROZEN").expect("frozen");
+    let got = bundle.say(&["delete", "--force", &bundle.id]);
+    // Whatever came of it, nothing stays behind.
+    fs::write(other.join("freezer.state"), "THAWED").expect("thawed");
+    eventually("the group is empty", || fs::remove_dir(&other).is_ok());
+    assert_eq!(got.code, 0, "{got:?}");
+    bundle.assert_nothing_left(&bundle.id);
+}
+
+#[test]
 fn no_pids_at_all_is_one() {
     if !possible() {
         return;

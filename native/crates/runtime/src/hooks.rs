@@ -130,7 +130,10 @@ fn run_one(hook: &oci::Hook, files: Files) -> io::Result<Result<(), String>> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    command.env_clear();
+    // As with runc and crun, a hook that names no environment has its maker's.
+    if !hook.env.is_empty() {
+        command.env_clear();
+    }
     for entry in &hook.env {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         if !key.is_empty() {
@@ -276,6 +279,13 @@ mod tests {
         assert!(failure.message.contains("timeout of 1 s"), "{failure}");
         assert!(before.elapsed() < Duration::from_secs(30));
         run("prestart", &[hook("sleep 1 &")], &state()).expect("not held by a daemon");
+    }
+
+    #[test]
+    fn run_gives_the_makers_environment_where_the_hook_names_none() {
+        let mut plain = hook("test -n \"$PATH\" && /usr/bin/env | grep -q ^CARGO_PKG_NAME=");
+        plain.env = Vec::new();
+        run("prestart", &[plain], &state()).expect("cargo's own variable is there");
     }
 
     #[test]

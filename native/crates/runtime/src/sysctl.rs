@@ -22,13 +22,18 @@ pub fn validate(settings: &BTreeMap<String, String>, owned: u64) -> Result<(), F
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != "..");
         let needed = namespace_of(&name).filter(|_| clean);
+        if name == "kernel.hostname" {
+            return refuse(format!(
+                "{key:?} is not allowed as it conflicts with the field hostname; name it there"
+            ));
+        }
         match needed {
             Some((kind, _)) if owns(kind) => Ok(()),
             Some((_, word)) => refuse(format!(
                 "{key:?} needs {word} namespace of the container's own; add one, or leave the setting out"
             )),
             None => refuse(format!(
-                "{key:?} is not a setting of the container's own namespaces; allowed are net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, kernel.hostname and kernel.domainname"
+                "{key:?} is not a setting of the container's own namespaces; allowed are net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and kernel.domainname"
             )),
         }
     })
@@ -48,13 +53,12 @@ fn namespace_of(name: &str) -> Option<(libc::c_int, &'static str)> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    const UTS: [&str; 2] = ["kernel.hostname", "kernel.domainname"];
     if name.starts_with("net.") {
         Some((libc::CLONE_NEWNET, "a network"))
     } else if IPC.contains(&name) || name == "kernel.shm_next_id" || name.starts_with("fs.mqueue.")
     {
         Some((libc::CLONE_NEWIPC, "an ipc"))
-    } else if UTS.contains(&name) {
+    } else if name == "kernel.domainname" {
         Some((libc::CLONE_NEWUTS, "a uts"))
     } else {
         None
@@ -126,7 +130,7 @@ mod tests {
             ("kernel.sem", net, false),
             ("fs.mqueue.msg_max", ipc, true),
             ("kernel.domainname", uts, true),
-            ("kernel.hostname", ipc, false),
+            ("kernel.hostname", ipc | uts, false),
             ("kernel.core_pattern", net | ipc | uts, false),
             ("kernel.msgfoo", ipc, false),
             ("vm.swappiness", net | ipc | uts, false),

@@ -12,6 +12,8 @@ use shoal_runtime::sys::process;
 use shoal_runtime::{hooks, sys};
 use std::os::fd::{AsFd, AsRawFd};
 
+/// After how long a killed init is taken to be frozen.
+const FROZEN_AFTER_MS: i32 = 500;
 /// How long a killed init may take to be gone.
 const KILL_TIMEOUT_MS: i32 = 10_000;
 
@@ -87,7 +89,15 @@ fn end(container: &Container) -> Result<(), Stop> {
         events: libc::POLLIN,
         revents: 0,
     }];
-    match process::poll(&mut fds, KILL_TIMEOUT_MS).map_err(|error| doing(&error))? {
+    let mut ended = process::poll(&mut fds, FROZEN_AFTER_MS).map_err(|error| doing(&error))?;
+    if ended == 0 {
+        // Frozen in a group that is not the container's: in its own it goes on, and ends. It may have ended meanwhile.
+        if let (Some((driver, path)), Some(init)) = (container.group(), &container.record.init) {
+            drop(driver.attach(path, init.pid));
+        }
+        ended = process::poll(&mut fds, KILL_TIMEOUT_MS).map_err(|error| doing(&error))?;
+    }
+    match ended {
         0 => Err(Stop::new("container init still running")),
         _ => Ok(()),
     }
