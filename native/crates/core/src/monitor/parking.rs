@@ -285,5 +285,10 @@ fn undo(workshop: &Workshop, record: &Parked, create: &Create) -> Result<(), Fai
     let driver = workshop.driver.as_ref();
     cgroup::destroy(driver, &record.cgroup)?;
     cgroup::destroy(driver, &create.spec.linux.cgroups_path)?;
+    match file::remove_at(workshop.dir.as_fd(), records::MONITOR_SOCKET) {
+        // It had not come to the commit.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => doing("taking the monitor's socket back", removed)?,
+    }
     root::withdraw(&create.rootfs)
 }

@@ -50,17 +50,18 @@ fn order() {
     let text = fs::read_to_string(&log).expect("log");
     let lines: Vec<&str> = text.lines().collect();
     let pid = format!("\"pid\":{}", container.pid);
-    for (line, (name, mount, pid)) in lines.iter().zip([
-        ("prestart", &host, pid.as_str()),
-        ("createRuntime", &host, pid.as_str()),
-        ("createContainer", &inner, "\"pid\":1,"),
+    for (line, (name, mount, pid, status)) in lines.iter().zip([
+        // As runc tells it, and runtime-tools wants it.
+        ("prestart", &host, pid.as_str(), "created"),
+        ("createRuntime", &host, pid.as_str(), "creating"),
+        ("createContainer", &inner, "\"pid\":1,", "creating"),
     ]) {
         assert!(
             line.starts_with(&format!("{name} {} ", mount.display())),
             "{text}"
         );
         assert!(
-            line.contains("\"status\":\"creating\"") && line.contains(pid),
+            line.contains(&format!("\"status\":\"{status}\"")) && line.contains(pid),
             "{text}"
         );
         assert!(line.contains("\"id\":\"hooked\""), "{text}");
