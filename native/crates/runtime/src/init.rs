@@ -161,6 +161,10 @@ pub(crate) fn run(orders: &Orders<'_>) -> ! {
             plain(Failure::io("unbinding init from its maker", &error)),
         );
     }
+    if orders.listener.is_some() {
+        // Whoever stops a container before its start need not kill it, as with runc; from when it is told to be there.
+        process::end_on_signals();
+    }
     channel::tell(channel, &Report::Ready);
     if orders.sandbox {
         filling::run(orders, null.as_ref());
@@ -194,8 +198,6 @@ fn park(orders: &Orders<'_>) -> Option<OwnedFd> {
         channel::hear(orders.channel.as_fd(), START);
         return None;
     };
-    // Whoever stops a container before its start need not kill it, as with runc.
-    process::end_on_signals();
     loop {
         let Ok(starter) = socket::accept(listener.as_fd()) else {
             process::exit_now(1);
