@@ -100,6 +100,7 @@ test("a manager whose disk is full refuses new services, keeps what it has, and 
     return code === 0 ? true : null;
   });
   await manager.converged("after", 1);
+  await manager.docker("service", "rm", "after");
   for (const name of accepted) {
     await manager.converged(name, 1);
     await manager.docker("service", "rm", name);
@@ -140,8 +141,9 @@ test("a manager that dies on a full disk starts on it again, with all that it ac
 test("a worker whose disk is full rejects new tasks with the reason, and keeps the running ones", async () => {
   // The earlier tests' services are removed; the worker hears of the last of them from a manager that was just restarted.
   await until("the worker to hold one container", async () => {
-    const held = await worker.get<unknown[]>("/containers/json?all=1");
-    return held.length === 1 ? true : null;
+    const held = await worker.get<{ Names: string[]; Status: string }[]>("/containers/json?all=1");
+    if (held.length === 1) return true;
+    throw new Error(held.map(({ Names, Status }) => `${Names.join(" ")} ${Status}`).join(", "));
   });
   const pids = await worker.processes("sleep 7d");
   await fill(worker);

@@ -96,7 +96,7 @@ podman)
   cat >"$folder/podman" <<X
 #!/bin/bash
 verb=\$1; shift; [ "\$verb" != run ] || set -- --cgroup-parent "$parent" "\$@"
-exec ${limited[*]} podman --root "$folder/root" --runroot "$folder/run" --tmpdir "$folder/tmp" --cgroup-manager cgroupfs --runtime "$core" "\$verb" "\$@"
+exec ${limited[*]} podman --log-level error --root "$folder/root" --runroot "$folder/run" --tmpdir "$folder/tmp" --cgroup-manager cgroupfs --runtime "$core" "\$verb" "\$@"
 X
   chmod +x "$folder/podman"
   run=("$folder/podman")
