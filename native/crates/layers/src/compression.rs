@@ -1,9 +1,9 @@
 //! Opens an archive and undoes its compression, told from its first bytes.
 
 use crate::LayerError;
-use crate::gzip::Gzip;
 use crate::limits::COPY_BYTES;
 use crate::pipeline::read_some;
+use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -86,7 +86,7 @@ impl<R: Read> Archive<R> {
         let whole = io::Cursor::new(std::mem::take(&mut self.head)).chain(&mut self.source);
         match self.kind {
             Kind::Plain => Box::new(whole),
-            Kind::Gzip => Box::new(Gzip::new(whole)),
+            Kind::Gzip => Box::new(MultiGzDecoder::new(whole)),
             Kind::Zstd => Box::new(ZstdFrames::new(whole)),
         }
     }

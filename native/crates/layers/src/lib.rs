@@ -7,8 +7,6 @@ mod compression;
 mod diff;
 mod digest;
 mod extract;
-mod gzip;
-mod inflate;
 mod limits;
 mod paths;
 mod pax;
