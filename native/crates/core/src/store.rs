@@ -28,6 +28,11 @@ pub struct Store {
     deletions: AtomicU64,
 }
 
+/// How long a core that was killed may still hold its directory: a child that it was just making has the lock until it executes its program.
+const FORMER_CORE_MAX: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const FORMER_CORE_LOOK: Duration = Duration::from_millis(5);
+
 impl Store {
     /// Takes the directory (made with mode 0700 when missing) for this process alone.
     pub fn open(root: &Path) -> Result<Self, Failure> {
@@ -40,7 +45,12 @@ impl Store {
             .map_err(|error| Failure::io(&task, &error))?;
         let lock = file::open(&root.to_string_lossy(), libc::O_RDONLY | libc::O_DIRECTORY)
             .map_err(|error| Failure::io(&task, &error))?;
-        if !file::try_lock(lock.as_fd()).map_err(|error| Failure::io(&task, &error))? {
+        let deadline = Instant::now() + FORMER_CORE_MAX;
+        while !file::try_lock(lock.as_fd()).map_err(|error| Failure::io(&task, &error))? {
+            if Instant::now() < deadline {
+                std::thread::sleep(FORMER_CORE_LOOK);
+                continue;
+            }
             return Err(Failure::new(
                 FailureCode::Conflict,
                 task,
