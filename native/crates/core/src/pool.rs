@@ -210,10 +210,15 @@ impl Pool {
         }
     }
 
-    /// A sandbox that was ordered is ready; given back when it is not wanted any more.
+    /// A sandbox that was ordered is ready; given back when it is dead or not wanted any more.
     pub fn add(&self, order: &Order, sandbox: Sandbox) -> Result<(), Sandbox> {
         let mut state = self.lock();
         if state.closed || state.generation != order.generation {
+            return Err(sandbox);
+        }
+        if !sandbox.is_alive() {
+            // Killed since it said that it is ready; kept, it would stand for one that works until somebody takes it.
+            state.failures += 1;
             return Err(sandbox);
         }
         (state.failures, state.told) = (0, false);
@@ -283,6 +288,20 @@ mod tests {
         }
         monitors.truncate(1);
         assert_eq!(take(&pool, "a"), (Some("one".into()), 2));
+    }
+
+    #[test]
+    fn add_gives_a_dead_one_back_and_counts_it_as_a_failure() {
+        let pool = Pool::new(1);
+        take(&pool, "a");
+        let order = pool.next().expect("order");
+        let dead = || pair("dead").0;
+        for _ in 1..FAILURES_MAX {
+            assert!(pool.add(&order, dead()).is_err());
+        }
+        assert!(pool.lock().is_wanted(1), "one more try");
+        assert!(pool.add(&order, dead()).is_err());
+        assert!(!pool.lock().is_wanted(1), "the template is given up");
     }
 
     fn take(pool: &Pool, name: &str) -> (Option<PathBuf>, usize) {

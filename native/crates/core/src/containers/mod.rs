@@ -23,6 +23,7 @@ use shoal_runtime::sys::{file, socket};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 const ANSWER_TIMEOUT_MS: u32 = 40_000;
 /// Logs that may wait to be packed.
 const PACKINGS_MAX: usize = 1024;
+/// Longest that the end of the core waits for what deleted containers leave on disk.
+const REMOVALS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest from SIGKILL to the exit record.
 const KILL_TIMEOUT_MS: u64 = 30_000;
 
@@ -64,6 +67,8 @@ pub struct Containers {
     cgroup_parent: String,
     zygote: Zygote,
     pool: Arc<Pool>,
+    /// Disconnected once the thread that fills the pool has ended.
+    parking: Mutex<Option<Receiver<()>>>,
     reaper: Reaper,
     /// One thread that packs rotated logs.
     packing: Lane,
@@ -95,6 +100,7 @@ impl Containers {
             cgroup_parent,
             zygote,
             pool,
+            parking: Mutex::default(),
             reaper,
             packing: Lane::new("packing", 1, PACKINGS_MAX),
             net: OnceLock::new(),
@@ -308,7 +314,9 @@ impl Containers {
 
     /// Ends the pool, and removes the parent group if no container is left in it.
     pub fn close(&self) {
-        self.discard(self.pool.close());
+        self.close_pool();
+        // What is not removed by then is found again by the next start's scan.
+        self.reaper.finish(REMOVALS_TIMEOUT);
         for dir in self.driver.directories(&self.cgroup_parent) {
             // Not empty, or not ours to remove: then it stays.
             drop(std::fs::remove_dir(dir));

@@ -10,7 +10,12 @@ use shoal_runtime::sandbox;
 use shoal_runtime::sys::socket;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Longest that the end of the core waits for a sandbox that is being made.
+const PARKING_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Containers {
     /// Starts the thread that makes sandboxes for the life of the core.
@@ -19,16 +24,32 @@ impl Containers {
             return Ok(());
         }
         let this = Arc::clone(self);
+        let (ends, ended) = channel();
         let spawned = std::thread::Builder::new()
             .name("pool".into())
             .spawn(move || {
+                // Dropped when the thread is done, which is all that it says.
+                let _ends: Sender<()> = ends;
                 while let Some(order) = this.pool.next() {
                     this.park(&order);
                 }
             });
-        spawned
-            .map(drop)
-            .map_err(|error| Failure::io("starting the pool's thread", &error))
+        spawned.map_err(|error| Failure::io("starting the pool's thread", &error))?;
+        *self.parking_ended() = Some(ended);
+        Ok(())
+    }
+
+    /// Ends the pool: what is in it, and what is being made for it.
+    pub(super) fn close_pool(&self) {
+        self.discard(self.pool.close());
+        if let Some(ended) = self.parking_ended().take() {
+            // Nothing is ever sent: this waits for the thread's end. What it leaves beyond the limit is rolled back by the next start.
+            let _ = ended.recv_timeout(PARKING_TIMEOUT);
+        }
+    }
+
+    fn parking_ended(&self) -> MutexGuard<'_, Option<Receiver<()>>> {
+        self.parking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn park(&self, order: &Order) {
