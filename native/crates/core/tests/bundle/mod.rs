@@ -43,6 +43,8 @@ pub struct Bundle {
     /// The prefix of the ids to be used, unique on the machine.
     pub id: String,
     pub config: Value,
+    /// The runtime that its commands are of.
+    pub binary: String,
 }
 
 /// What a command said.
@@ -92,7 +94,12 @@ impl Bundle {
                 "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
             },
         });
-        Self { dir, id, config }
+        Self {
+            dir,
+            id,
+            config,
+            binary: binary(),
+        }
     }
 
     /// A bundle whose program is a shell script.
@@ -113,7 +120,7 @@ impl Bundle {
 
     /// The command line with `--root`, in the bundle.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command
             .current_dir(&self.dir)
             .arg("--root")
