@@ -488,22 +488,36 @@ fn attach_below_enters_a_group_inside_and_says_which_is_missing() {
             && refused.to_string().contains("o such file or directory"),
         "{refused}"
     );
-    for dir in group.driver.directories(&group.path) {
-        if dir.exists() {
-            std::fs::create_dir(dir.join("sub")).expect("inside");
+    // Asked for by name, every hierarchy has a group of the container by now, with the processes that are in it.
+    let all = group.driver.directories(&group.path);
+    for dir in &all {
+        std::fs::create_dir(dir.join("sub")).expect("inside");
+        if let Some(list) = Some(dir.join("cpuset.cpus")).filter(|list| list.exists()) {
+            for name in ["cpuset.cpus", "cpuset.mems"] {
+                let own = std::fs::read_to_string(list.with_file_name(name)).expect("own");
+                std::fs::write(dir.join("sub").join(name), own).expect("given");
+            }
         }
     }
-    let below = Below::parse("sub").expect("read");
-    group
-        .driver
-        .attach_below(&group.path, &[below], shell.pid())
-        .expect("attached");
-    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", shell.pid())).expect("its groups");
-    let entered = own
-        .lines()
-        .filter(|line| line.ends_with(&format!("{}/sub", group.path)))
-        .count();
-    assert!(entered > 0, "{own}");
+    let enter = |below: &str| {
+        let below = Below::parse(below).expect("read");
+        group
+            .driver
+            .attach_below(&group.path, &[below], shell.pid())
+            .expect("attached");
+        let own = std::fs::read_to_string(format!("/proc/{}/cgroup", shell.pid()));
+        own.expect("its groups")
+    };
+    let in_all = |own: &str, path: &str| {
+        let inside = own.lines().filter(|line| line.ends_with(path)).count();
+        assert_eq!(inside, all.len(), "{own}");
+    };
+    in_all(&enter("sub"), &format!("{}/sub", group.path));
+    in_all(&enter("/"), &group.path);
+    // From then on whoever comes in comes into all of them.
+    let later = group.shell();
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", later.pid())).expect("groups");
+    in_all(&own, &group.path);
 }
 
 #[test]

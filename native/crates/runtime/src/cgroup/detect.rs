@@ -21,7 +21,7 @@ impl Mode {
     }
 }
 
-/// One v1 hierarchy: its mount and the controllers on it.
+/// One v1 hierarchy: its mount and the controllers on it; one without any has its name in their place (`name=systemd`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
     pub mount: PathBuf,
@@ -63,6 +63,7 @@ const CONTROLLERS: [&str; 14] = [
 /// The layout that a /proc/self/mountinfo shows.
 pub fn layout(mountinfo: &str) -> Layout {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
+    let mut named: Vec<Hierarchy> = Vec::new();
     let mut unified = None;
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
@@ -76,21 +77,12 @@ pub fn layout(mountinfo: &str) -> Layout {
         match kind {
             Some("cgroup2") => prefer(&mut unified, mount),
             Some("cgroup") => {
-                let controllers: Vec<String> = options
-                    .split(',')
-                    .filter(|option| CONTROLLERS.contains(option))
-                    .map(str::to_owned)
-                    .collect();
+                let controllers = among(options, |option| CONTROLLERS.contains(&option));
                 if controllers.is_empty() {
-                    continue;
-                }
-                match hierarchies
-                    .iter_mut()
-                    .find(|known| known.controllers == controllers)
-                {
-                    Some(known) if usual(&mount) && !usual(&known.mount) => known.mount = mount,
-                    Some(_) => {}
-                    None => hierarchies.push(Hierarchy { mount, controllers }),
+                    let names = among(options, |option| option.starts_with("name="));
+                    note(&mut named, mount, names);
+                } else {
+                    note(&mut hierarchies, mount, controllers);
                 }
             }
             _ => {}
@@ -101,10 +93,37 @@ pub fn layout(mountinfo: &str) -> Layout {
         (false, Some(_)) => Mode::Hybrid,
         _ => Mode::V1,
     };
+    // By themselves they make no machine one of v1.
+    if !hierarchies.is_empty() {
+        hierarchies.extend(named);
+    }
     Layout {
         mode,
         hierarchies,
         unified,
+    }
+}
+
+fn among(options: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    options
+        .split(',')
+        .filter(|option| wanted(option))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Takes a mount of a hierarchy down, or of one that is known already the usual one.
+fn note(hierarchies: &mut Vec<Hierarchy>, mount: PathBuf, controllers: Vec<String>) {
+    if controllers.is_empty() {
+        return;
+    }
+    match hierarchies
+        .iter_mut()
+        .find(|known| known.controllers == controllers)
+    {
+        Some(known) if usual(&mount) && !usual(&known.mount) => known.mount = mount,
+        Some(_) => {}
+        None => hierarchies.push(Hierarchy { mount, controllers }),
     }
 }
 
@@ -149,8 +168,11 @@ mod tests {
         let unified = "33 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let read = layout(v1);
         assert_eq!(read.mode, Mode::V1);
-        assert_eq!(read.hierarchies.len(), 2);
+        assert_eq!(read.hierarchies.len(), 3);
         assert_eq!(read.hierarchies[1].controllers, ["cpu", "cpuacct"]);
+        assert_eq!(read.hierarchies[2].controllers, ["name=systemd"]);
+        let named = v1.lines().last().expect("a line");
+        assert_eq!(layout(&format!("{named}\n{unified}")).mode, Mode::V2);
         assert_eq!(layout(&format!("{v1}{unified}")).mode, Mode::Hybrid);
         let only = layout(unified);
         assert_eq!(

@@ -19,6 +19,10 @@ use std::path::{Path, PathBuf};
 /// asks for them, perf_event never.
 const ALWAYS: [&str; 6] = ["memory", "pids", "cpu", "cpuacct", "devices", "freezer"];
 
+/// How often the processes of a container are looked for that have been forked while others were moved; one that is ending
+/// stays where it is, so that there must be an end.
+const GATHER_ROUNDS: u32 = 8;
+
 /// The v1 driver.
 pub struct V1 {
     pub hierarchies: Vec<Hierarchy>,
@@ -38,7 +42,7 @@ impl V1 {
         Some(join(&self.hierarchy(controller)?.mount, path))
     }
 
-    /// Every hierarchy in which a container can have a directory.
+    /// Every hierarchy that keeps a limit; in the others a container has a directory only where somebody asked for it.
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
         self.hierarchies.iter().filter(|hierarchy| {
             ALWAYS
@@ -290,8 +294,10 @@ impl Driver for V1 {
 
     fn admit(&self, path: &str, pid: i32) -> Result<Vec<OwnedFd>, Failure> {
         // Frozen, a process would not come to the groups after that one.
-        let (freezers, others): (Vec<_>, Vec<_>) =
-            self.used().partition(|hierarchy| hierarchy.has("freezer"));
+        let (freezers, others): (Vec<_>, Vec<_>) = self
+            .hierarchies
+            .iter()
+            .partition(|hierarchy| hierarchy.has("freezer"));
         let dirs = others
             .into_iter()
             .chain(freezers)
@@ -337,11 +343,7 @@ impl Driver for V1 {
 
     fn attach_below(&self, path: &str, below: &[Below], pid: i32) -> Result<(), Failure> {
         for controller in below.iter().flat_map(|below| &below.controllers) {
-            let known = self.hierarchy(controller).is_some_and(|hierarchy| {
-                self.files
-                    .exists(&join(&hierarchy.mount, path).join("cgroup.procs"))
-            });
-            if !known {
+            if self.hierarchy(controller).is_none() {
                 return Err(Failure::invalid(
                     "reading --cgroup",
                     format!("unknown controller {controller}: it has no hierarchy here"),
@@ -349,26 +351,35 @@ impl Driver for V1 {
             }
         }
         let mut places: Vec<(PathBuf, bool)> = Vec::new();
-        for hierarchy in self.used() {
+        for hierarchy in &self.hierarchies {
             let own = join(&hierarchy.mount, path);
-            let named = below.iter().find(|below| {
-                below.controllers.is_empty()
-                    || below.controllers.iter().any(|name| hierarchy.has(name))
-            });
-            places.push(match named {
-                Some(below) => (own.join(below.path.trim_matches('/')), true),
-                None => (own, false),
-            });
+            let exact = below
+                .iter()
+                .find(|below| below.controllers.iter().any(|name| hierarchy.has(name)));
+            let named = exact.or_else(|| below.iter().find(|below| below.controllers.is_empty()));
+            let Some(named) = named else {
+                places.push((own, false));
+                continue;
+            };
+            let here = self.enlist(hierarchy, path, exact.is_some())?;
+            places.push((own.join(named.path.trim_matches('/')), here));
         }
         if let Some(unified) = &self.unified {
-            places.push((join(&unified.mount, path), false));
+            let own = join(&unified.mount, path);
+            places.push(
+                match below.iter().find(|below| below.controllers.is_empty()) {
+                    Some(named) => {
+                        let here = self.enlist_beside(unified, path)?;
+                        (own.join(named.path.trim_matches('/')), here)
+                    }
+                    None => (own, false),
+                },
+            );
         }
-        for (dir, named) in places {
+        for (dir, needed) in places {
             match enter(self.files.as_ref(), &dir, pid) {
                 // A hierarchy in which the container has no group at all has none below either.
-                Err(failure)
-                    if failure.errno == Some(libc::ENOENT)
-                        && (!named || !self.is_within_container(&dir, path)) => {}
+                Err(failure) if failure.errno == Some(libc::ENOENT) && !needed => {}
                 other => other?,
             }
         }
@@ -385,12 +396,7 @@ impl Driver for V1 {
                 if writes.is_empty() {
                     continue;
                 }
-                if !self.files.exists(&dir.join("cgroup.procs")) {
-                    let pids = self.pids(path);
-                    let mut made = Made::default();
-                    self.make(hierarchy, path, &Resources::default(), &mut made)?;
-                    self.move_in(&dir, &pids)?;
-                }
+                self.enlist(hierarchy, path, true)?;
                 writes::apply(self.files.as_ref(), &dir, &writes)?;
             }
         }
@@ -406,12 +412,7 @@ impl Driver for V1 {
         }
         match &self.unified {
             Some(unified) if part != Resources::default() => {
-                if self.beside(path).is_none() {
-                    let pids = self.pids(path);
-                    let mut made = Made::default();
-                    unified.build(path, &Resources::default(), &mut made)?;
-                    self.move_in(&join(&unified.mount, path), &pids)?;
-                }
+                self.enlist_beside(unified, path)?;
                 unified.update(path, &part)
             }
             _ => Ok(()),
@@ -468,7 +469,8 @@ impl Driver for V1 {
     }
 
     fn directories(&self, path: &str) -> Vec<PathBuf> {
-        self.used()
+        self.hierarchies
+            .iter()
             .map(|hierarchy| &hierarchy.mount)
             .chain(self.unified.as_ref().map(|unified| &unified.mount))
             .map(|mount| join(mount, path))
@@ -517,24 +519,61 @@ impl Driver for V1 {
 }
 
 impl V1 {
-    /// Puts a container's processes into one more group.
-    fn move_in(&self, dir: &Path, pids: &[i32]) -> Result<(), Failure> {
-        for pid in pids {
-            match enter(self.files.as_ref(), dir, *pid) {
-                // It has ended meanwhile.
-                Err(failure) if failure.errno == Some(libc::ESRCH) => {}
-                other => other?,
+    /// Gives a container a group in one more hierarchy, with all of its processes; whether it has one there then. Without a
+    /// right to make it, that is an error where it is `required`.
+    fn enlist(&self, hierarchy: &Hierarchy, path: &str, required: bool) -> Result<bool, Failure> {
+        let dir = join(&hierarchy.mount, path);
+        if self.files.exists(&dir.join("cgroup.procs")) {
+            return Ok(true);
+        }
+        let mut made = Made::default();
+        let enlisted = self
+            .make(hierarchy, path, &Resources::default(), &mut made)
+            .and_then(|()| self.gather(&dir, path));
+        match enlisted {
+            Ok(()) => Ok(true),
+            Err(failure) => {
+                made.undo(self.files.as_ref());
+                if required || !super::is_denied(&failure) {
+                    return Err(failure);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// As `enlist`, in the v2 mount beside.
+    fn enlist_beside(&self, unified: &v2::V2, path: &str) -> Result<bool, Failure> {
+        if self.beside(path).is_some() {
+            return Ok(true);
+        }
+        let mut made = Made::default();
+        let enlisted = unified
+            .build(path, &Resources::default(), &mut made)
+            .and_then(|()| self.gather(&join(&unified.mount, path), path));
+        enlisted
+            .map(|()| true)
+            .inspect_err(|_| made.undo(self.files.as_ref()))
+    }
+
+    /// Puts a container's processes into one more group: until none is elsewhere, as they may fork meanwhile.
+    fn gather(&self, dir: &Path, path: &str) -> Result<(), Failure> {
+        for _ in 0..GATHER_ROUNDS {
+            let here = group::pids(&[dir.to_path_buf()]);
+            let mut all = self.pids(path);
+            all.retain(|pid| !here.contains(pid));
+            if all.is_empty() {
+                break;
+            }
+            for pid in all {
+                match enter(self.files.as_ref(), dir, pid) {
+                    // It has ended meanwhile.
+                    Err(failure) if failure.errno == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
             }
         }
         Ok(())
-    }
-
-    /// Whether the container has a group in the hierarchy that a directory is of.
-    fn is_within_container(&self, dir: &Path, path: &str) -> bool {
-        self.used().any(|hierarchy| {
-            let own = join(&hierarchy.mount, path);
-            dir.starts_with(&own) && self.files.exists(&own.join("cgroup.procs"))
-        })
     }
 }
 

@@ -385,3 +385,35 @@ fn attach_below_puts_a_process_where_each_controller_says() {
     let unknown = [Below::parse("nope:x").expect("read")];
     assert!(driver.attach_below("/a", &unknown, 7).is_err());
 }
+
+#[test]
+fn attach_below_gives_the_container_a_group_in_each_hierarchy_that_is_asked_for() {
+    let recording = Recording {
+        missing: vec!["cgroup.procs"],
+        ..Recording::default()
+    };
+    let driver = V1 {
+        unified: hybrid(&recording).unified,
+        ..driver_of(&recording, &["memory", "blkio", "name=systemd"])
+    };
+    let below = [Below::parse("blkio:sub").expect("read")];
+    driver
+        .attach_below("/a", &below, 7)
+        .expect_err("there is no group sub in it");
+    assert_eq!(recording.lines(), ["mkdir /c/blkio/a"]);
+    recording.forget();
+    driver
+        .attach_below("/a", &[Below::parse("/").expect("read")], 7)
+        .expect_err("nothing can be written here");
+    // The leftover of before is replaced, as it is empty.
+    assert_eq!(
+        recording.lines(),
+        [
+            "mkdir /c/memory/a",
+            "rmdir /c/blkio/a",
+            "mkdir /c/blkio/a",
+            "mkdir /c/name=systemd/a",
+            "mkdir /c/unified/a"
+        ]
+    );
+}
