@@ -205,6 +205,7 @@ test("joining: twice, with a spoiled, rotated or foreign token", async () => {
   const token = await manager.docker("swarm", "join-token", "-q", "worker");
   const remote = `${manager.address}:2377`;
   await worker.docker("swarm", "join", "--token", token, remote);
+  await manager.nodesReady(2);
   const joinWith = (given: string, address = remote): unknown => ({
     ListenAddr: "0.0.0.0:2377",
     RemoteAddrs: [address],

@@ -28,6 +28,7 @@ beforeAll(async () => {
   await manager.init();
   const token = await manager.docker("swarm", "join-token", "-q", "worker");
   await worker.docker("swarm", "join", "--token", token, `${manager.address}:2377`);
+  await manager.nodesReady(2);
   await manager.loadBusybox();
   await worker.loadBusybox();
   await manager.docker(...create, "--mode", "global", "--name", "base", "busybox", "sleep", "7d");

@@ -28,6 +28,7 @@ beforeAll(async () => {
   address = `${manager.address}:2377`;
   const token = await manager.docker("swarm", "join-token", "-q", "worker");
   await worker.docker("swarm", "join", "--token", token, address);
+  await manager.nodesReady(2);
 }, 60_000);
 afterAll(async () => {
   for (const node of [stranger, worker, manager]) await node?.destroy();

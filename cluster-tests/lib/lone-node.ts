@@ -241,6 +241,16 @@ export class LoneNode {
     await this.docker("swarm", "init", "--advertise-addr", this.address, ...flags);
   }
 
+  /** Waits until the swarm of this manager has `count` nodes, each with its session: a join answers a moment before. */
+  async nodesReady(count: number): Promise<void> {
+    await until(`${count} nodes to be ready`, async () => {
+      const nodes =
+        await this.get<readonly { readonly Status: { readonly State: string } }[]>("/nodes");
+      const ready = nodes.filter(({ Status }) => Status.State === "ready");
+      return ready.length === count && nodes.length === count ? true : null;
+    });
+  }
+
   async loadBusybox(): Promise<string> {
     const tar = await busyboxTar(this.folder);
     await this.docker("import", tar, "busybox:latest");

@@ -46,7 +46,7 @@ const renewAgainMs = 5_000;
 export interface AgentHandle {
   /** Takes up what ran before, then looks for a manager. */
   start(): Promise<void>;
-  /** Resolves at the first welcome of a manager. */
+  /** Resolves once the cluster has on record that this node is ready. */
   readonly connected: Promise<void>;
   /** The process ends; containers go on. */
   stop(): Promise<void>;
@@ -545,7 +545,7 @@ function nearest(state: SwarmState, address: string): string {
   return `${host}:${state.listenPort}`;
 }
 
-/** Waits until a manager welcomed this node's agent, and, on a manager, until the cluster's state is here. */
+/** Waits until the cluster has on record that this node is ready, and, on a manager, until the cluster's state is here. */
 async function ready(node: Active, clock: Clock): Promise<void> {
   const manager = node.parts?.manager;
   const state =

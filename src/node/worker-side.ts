@@ -35,9 +35,9 @@ export function createWorkerSide(parts: {
     networks: async () => [...(agent?.held.networks.values() ?? [])],
     async openAgent(options) {
       const db = await openWorkerDb(options.databaseDirectory);
-      let welcomed: () => void = () => {};
+      let registered: () => void = () => {};
       const connected = new Promise<void>((resolve) => {
-        welcomed = resolve;
+        registered = resolve;
       });
       const opened = createAgent({
         nodeId: options.nodeId,
@@ -56,10 +56,8 @@ export function createWorkerSide(parts: {
         random,
         log: log.child({ part: "agent" }),
         describe: () => parts.describe(options.dataPathAddress),
-        onMembership: (membership) => {
-          welcomed();
-          options.onMembership({ kind: "membership", ...membership });
-        },
+        onMembership: (membership) => options.onMembership({ kind: "membership", ...membership }),
+        onRegistered: () => registered(),
         onGoodbye: (reason) => {
           if (reason === "removed" || reason === "unknown-node") options.onRemoved();
         },

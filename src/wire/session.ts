@@ -32,6 +32,8 @@ export type ToAgent =
       readonly session: string;
       readonly heartbeatMs: number;
     }
+  /** Once a session: the cluster has on record that this node is here, ready, and what it says of itself. */
+  | { readonly kind: "registered" }
   /** Where managers are now (`host:port`), and what this node is meant to be. Sent on welcome and on change. */
   | {
       readonly kind: "membership";

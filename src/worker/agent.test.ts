@@ -21,6 +21,7 @@ function world(over: { executor?: FakeExecutor; db?: MemoryWorkerDb } = {}) {
   const dialled: string[] = [];
   const sessions: FakeManager[] = [];
   const down = new Set<string>();
+  const told = { registered: 0 };
   const agent = createAgent({
     nodeId: "n1",
     clusterAddress: "192.0.2.9:2377",
@@ -40,9 +41,12 @@ function world(over: { executor?: FakeExecutor; db?: MemoryWorkerDb } = {}) {
     log: silentLog,
     describe: () => Promise.resolve(aDescription()),
     onMembership: () => {},
+    onRegistered: () => {
+      told.registered += 1;
+    },
   });
   const last = () => sessions.at(-1) ?? new FakeManager();
-  return { agent, clock, executor, db, networks, dialled, sessions, down, last };
+  return { agent, clock, executor, db, networks, dialled, sessions, down, last, told };
 }
 
 function all(revision: number, tasks: readonly AssignedTask[]): ToAgent {
@@ -68,11 +72,14 @@ function diff(
 
 describe("agent", () => {
   test("says hello, runs what it is assigned, tells what came of it", async () => {
-    const { agent, clock, executor, last } = world();
+    const { agent, clock, executor, last, told } = world();
     await agent.start();
     await clock.pass(0);
     expect(last().heard[0]).toMatchObject({ kind: "hello", nodeId: "n1", statuses: [] });
     last().welcome();
+    expect(told.registered).toBe(0);
+    last().say({ kind: "registered" });
+    expect(told.registered).toBe(1);
     last().say(all(5, [anAssigned("a")]));
     last().say(diff(5, 6, [anAssigned("b")]));
     await clock.pass(10);

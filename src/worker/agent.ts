@@ -38,6 +38,8 @@ export interface AgentOptions {
   readonly describe: () => Promise<NodeDescription>;
   /** Where managers are and what this node is meant to be; to be kept for the next start. */
   readonly onMembership: (membership: AgentMembership) => void;
+  /** The cluster has on record that this node is ready. Each session. */
+  readonly onRegistered?: () => void;
   /** A manager refused this node: `removed` means that it is no member any more. */
   readonly onGoodbye?: (reason: GoodbyeReason) => void;
 }
@@ -188,6 +190,9 @@ class WorkerAgent implements Agent {
         }
         return;
       }
+      case "registered":
+        this.#options.onRegistered?.();
+        return;
       case "status-stored":
         this.#reports.stored(message.taskIds);
         return;

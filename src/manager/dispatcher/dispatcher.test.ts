@@ -118,6 +118,7 @@ describe("a session", () => {
     expect(membership.managers).toEqual(["192.0.2.2:2377"]);
     expect(all.set.tasks.map(({ id }) => id)).toEqual(["a"]);
     await t.clock.advance(10);
+    expect(kinds(pair).slice(3)).toEqual(["registered"]);
     const { state, stateMessage, address, clusterAddress } = t.node("n1");
     expect([state, stateMessage, address, clusterAddress]).toEqual([
       "ready",
@@ -125,6 +126,22 @@ describe("a session", () => {
       "192.0.2.7",
       "192.0.2.7:2377",
     ]);
+  });
+
+  test("is told that its node is on record once that is stored, and once only", async () => {
+    const t = setUp();
+    t.proposer.commit([change("nodes", t.node("n1"), { state: "unknown" })]);
+    t.proposer.unavailable = true;
+    const pair = t.connect("n1");
+    await beat(t, [pair], 1_000);
+    expect([kinds(pair).includes("registered"), t.node("n1").state]).toEqual([false, "unknown"]);
+    t.proposer.unavailable = false;
+    await beat(t, [pair], 1_000);
+    expect(t.node("n1").state).toBe("ready");
+    pair.say({ kind: "describe", description: testDescription({ hostname: "another" }) });
+    await beat(t, [pair], 1_000);
+    expect(t.node("n1").description?.hostname).toBe("another");
+    expect(kinds(pair).filter((kind) => kind === "registered")).toHaveLength(1);
   });
 
   test("takes back what an earlier leader wrote of the node when it was silent", async () => {

@@ -5,7 +5,7 @@ import type { Log } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import type { Cluster } from "../../model/cluster.ts";
 import { nsPerMs } from "../../model/defaults.ts";
-import type { Node, NodeDescription, NodeRole } from "../../model/node.ts";
+import type { NodeDescription, NodeRole } from "../../model/node.ts";
 import type { Action, Change, Committed, Proposer, Store, View } from "../../store/types.ts";
 import type { Channel } from "../../wire/channel.ts";
 import { sessionVersion, type ToAgent, type ToManager } from "../../wire/session.ts";
@@ -29,6 +29,7 @@ import {
   reconnectGraceMs,
   statusesPerMessageMax,
 } from "./limits.ts";
+import { addressOf, clusterOf, managersOf, putNode } from "./node-rows.ts";
 import { checkedReport, isDescription, storeStatus } from "./reports.ts";
 import { createRowWriter, type RowWriter } from "./row-writer.ts";
 
@@ -93,6 +94,8 @@ interface Session {
   readonly stalePeers: Set<string>;
   /** The membership it was last told, as text. */
   membership: string;
+  /** It was told that its node is on record. */
+  registered: boolean;
 }
 
 /** A dispatcher that does nothing until it is started. */
@@ -237,6 +240,7 @@ class LeaderDispatcher implements Dispatcher {
       stale: false,
       stalePeers: new Set(),
       membership: "",
+      registered: false,
     };
     this.#sessions.set(node.id, session);
     for (const id of session.have.networks.keys()) this.#joinNetwork(session, id);
@@ -333,9 +337,10 @@ class LeaderDispatcher implements Dispatcher {
 
   /** Writes that the node is here, and what it says of itself. */
   #register(session: Session, description: NodeDescription): void {
-    this.#write(`node/${session.nodeId}`, (view) => {
+    const isCurrent = (): boolean => this.#sessions.get(session.nodeId) === session;
+    const write = (view: View): Action | null => {
       const node = view.table("nodes").get(session.nodeId);
-      if (node === undefined || this.#sessions.get(session.nodeId) !== session) return null;
+      if (node === undefined || !isCurrent()) return null;
       const seen = addressOf(session.listening, session.peer.address, node);
       return putNode(node, {
         ...seen,
@@ -344,6 +349,11 @@ class LeaderDispatcher implements Dispatcher {
         description,
         role: session.peer.role,
       });
+    };
+    this.#writer.write(`node/${session.nodeId}`, write, () => {
+      if (!isCurrent() || session.registered) return;
+      session.registered = true;
+      session.channel.send({ kind: "registered" });
     });
   }
 
@@ -555,48 +565,4 @@ function heartbeatMsOf(cluster: Cluster | null, random: Random): number {
   const steps = 1_000;
   const spread = ((2 * random.below(steps + 1)) / steps - 1) * heartbeatSpread;
   return Math.round(base * (1 + spread));
-}
-
-function clusterOf(view: View): Cluster | null {
-  const [cluster] = view.table("clusters").by("name", "default");
-  return cluster ?? null;
-}
-
-function managersOf(view: View): readonly string[] {
-  const found: string[] = [];
-  for (const node of view.table("nodes").all()) {
-    if (node.manager !== null) found.push(node.manager.address);
-  }
-  return found;
-}
-
-/** Where the node is: its own word, with the host it is seen under where it listens on every address. */
-function addressOf(
-  listening: string,
-  seen: string,
-  node: Node,
-): Pick<Node, "address" | "clusterAddress"> {
-  const colon = listening.lastIndexOf(":");
-  if (colon < 0) return { address: node.address, clusterAddress: node.clusterAddress };
-  const host = listening.slice(0, colon);
-  if (!["", "0.0.0.0", "[::]"].includes(host)) return { address: host, clusterAddress: listening };
-  // An agent beside its own manager is seen under an address that leads nobody else there.
-  const known = seen === "" || seen.startsWith("127.") ? node.address : seen;
-  return { address: known, clusterAddress: known + listening.slice(colon) };
-}
-
-/** Writes a node with some fields changed; null when they are so already. */
-function putNode(node: Node, changed: Partial<Omit<Node, "id" | "meta">>): Action | null {
-  const { meta, ...row } = node;
-  const next = { ...row, ...changed };
-  if (JSON.stringify(sorted(next)) === JSON.stringify(sorted(row))) return null;
-  return { table: "nodes", kind: "put", row: next, expect: meta.version };
-}
-
-/** Plain data with its keys in order: a row that was decoded has them in another one. */
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sorted);
-  if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(entries.map(([key, member]) => [key, sorted(member)]));
 }
