@@ -1,7 +1,7 @@
 /** One manager in the simulator: production Raft, driver, store and manager over a simulated disk, clock and network. */
 import { silentLog } from "../src/lib/log.ts";
 import type { CertificateAuthority } from "../src/manager/ca/authority.ts";
-import { electionTicks, heartbeatTicks } from "../src/manager/limits.ts";
+import { electionTicks, heartbeatTicks, holdBackEntriesMax } from "../src/manager/limits.ts";
 import { createManager, type Manager } from "../src/manager/manager.ts";
 import { createRaftNode, type RaftNode } from "../src/manager/raft-node.ts";
 import { bootstrap } from "../src/raft/bootstrap.ts";
@@ -60,6 +60,7 @@ export async function openManager(parts: ManagerHostParts): Promise<SimManager> 
       id: raftId,
       electionTicks,
       heartbeatTicks,
+      holdBackEntriesMax,
       asyncStorageWrites: true,
       random,
     },

@@ -12,7 +12,12 @@ import { createRaftTransport, raftSocketOptions } from "../../src/io/raft-transp
 import { systemClock } from "../../src/io/system-clock.ts";
 import { systemRandom } from "../../src/io/system-random.ts";
 import { present } from "../../src/lib/assert.ts";
-import { electionTicks, heartbeatTicks, tickMs } from "../../src/manager/limits.ts";
+import {
+  electionTicks,
+  heartbeatTicks,
+  holdBackEntriesMax,
+  tickMs,
+} from "../../src/manager/limits.ts";
 import { createRaftDriver } from "../../src/manager/raft-driver.ts";
 import { snapshotDue } from "../../src/manager/snapshot-due.ts";
 import { createRaft } from "../../src/raft/core.ts";
@@ -70,6 +75,7 @@ const core = createRaft(
     id,
     electionTicks,
     heartbeatTicks,
+    holdBackEntriesMax,
     asyncStorageWrites: true,
     random: systemRandom,
   },

@@ -41,6 +41,7 @@ const names = [
   "snapshots taken",
   "snapshots installed",
   "saves done in place",
+  "entries held back",
   "entries committed",
   "client operations",
   "linearizable reads",

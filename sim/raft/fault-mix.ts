@@ -41,6 +41,8 @@ export interface HostTraits {
   readonly appendBytesMax: number;
   readonly inflightMessagesMax: number;
   readonly committedBytesPerReadyMax: number;
+  /** New entries that it sends to a quorum first; 0: to all at once. */
+  readonly holdBackEntriesMax: number;
   /** An earlier version: one save at a time, and no hint of a committed entry in refusals. */
   readonly old: boolean;
 }
@@ -130,20 +132,23 @@ export function drawFaultMix(random: SimRandom): FaultMix {
   const interval = random.pick([4, 10, 25, 60, 1_000]);
   const latencyMsMax = random.pick([0, 1, 2, 5, 5, 20]);
   const lostPagesLookClean = random.chance(500);
-  const hosts = Array.from({ length: voters + spares }, (): HostTraits => {
-    const old = oldSeed || (mixed && random.chance(400));
-    return {
-      disk: { latencyMsMax, pageBytes: random.pick([512, 4096]), lostPagesLookClean },
-      clockRate: skewed ? random.between(1000 - drift, 1000 + drift) / 1000 : 1,
-      segmentBytes: random.pick([1024, 4096, 4096, 16384]),
-      snapshotInterval: interval,
-      snapshotKeep: random.pick([0, 0, 3, 20]),
-      appendBytesMax: small ? random.pick([1, 100, 1000]) : 1024 * 1024,
-      inflightMessagesMax: small ? random.between(1, 4) : 256,
-      committedBytesPerReadyMax: small ? random.pick([1, 100, 1000]) : 4 * 1024 * 1024,
-      old,
-    };
-  });
+  const hosts = Array.from(
+    { length: voters + spares },
+    (): Omit<HostTraits, "holdBackEntriesMax"> => {
+      const old = oldSeed || (mixed && random.chance(400));
+      return {
+        disk: { latencyMsMax, pageBytes: random.pick([512, 4096]), lostPagesLookClean },
+        clockRate: skewed ? random.between(1000 - drift, 1000 + drift) / 1000 : 1,
+        segmentBytes: random.pick([1024, 4096, 4096, 16384]),
+        snapshotInterval: interval,
+        snapshotKeep: random.pick([0, 0, 3, 20]),
+        appendBytesMax: small ? random.pick([1, 100, 1000]) : 1024 * 1024,
+        inflightMessagesMax: small ? random.between(1, 4) : 256,
+        committedBytesPerReadyMax: small ? random.pick([1, 100, 1000]) : 4 * 1024 * 1024,
+        old,
+      };
+    },
+  );
   return {
     voters,
     spares,
@@ -166,8 +171,19 @@ export function drawFaultMix(random: SimRandom): FaultMix {
     thinkMsMean: random.between(50, 800),
     noisePerMille: random.pick([0, 10, 40, 150]),
     paddingBytesMax: random.pick([0, 0, 100, 400]),
-    hosts,
+    hosts: drawHoldBack(random, hosts),
   };
+}
+
+function drawHoldBack(
+  random: SimRandom,
+  hosts: readonly Omit<HostTraits, "holdBackEntriesMax">[],
+): readonly HostTraits[] {
+  const thrifty = random.chance(600);
+  return hosts.map((host) => ({
+    ...host,
+    holdBackEntriesMax: thrifty ? random.pick([0, 1, 4, 100]) : 0,
+  }));
 }
 
 export const fairWeather: Weather = {

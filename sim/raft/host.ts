@@ -311,6 +311,7 @@ export class Host implements Endpoint {
           heartbeatTicks: this.#with.mix.heartbeatTicks,
           appendBytesMax: this.traits.appendBytesMax,
           inflightMessagesMax: this.traits.inflightMessagesMax,
+          holdBackEntriesMax: this.traits.holdBackEntriesMax,
           committedBytesPerReadyMax: this.traits.committedBytesPerReadyMax,
           asyncStorageWrites: !this.traits.old,
           ...this.#lease(),
@@ -387,6 +388,9 @@ export class Host implements Endpoint {
     core.ready = () => {
       const drawn = ready();
       ledger.onReady(watch, drawn, membership);
+      if (drawn.entries.length > 0 && core.heldBackThrough() !== null) {
+        this.#with.counts["entries held back"] += drawn.entries.length;
+      }
       return drawn;
     };
     core.tick = () => {

@@ -223,6 +223,23 @@ const replication: readonly Fault[] = [
     replace: "const commit = r.log.committed;",
   },
   {
+    name: "held-back-counts",
+    pitfall: "14",
+    what: "a peer that entries are held back from counts as if it had them",
+    file: "src/raft/hold-back.ts",
+    find: "    peer.heldBack = !isDue && lacks && isSteady(peer);\n",
+    replace:
+      "    peer.heldBack = !isDue && lacks && isSteady(peer);\n    if (peer.heldBack) peer.matched(r.log.lastIndex);\n",
+  },
+  {
+    name: "held-back-for-ever",
+    pitfall: "10",
+    what: "entries that are held back from a peer are never let go",
+    file: "src/raft/replication.ts",
+    find: "  peer.heldBack = false;\n",
+    replace: "  return;\n",
+  },
+  {
     name: "one-save-vouches-for-the-next",
     pitfall: "13",
     what: "what waits for several saves is told when the first of them is durable",

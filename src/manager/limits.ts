@@ -34,3 +34,7 @@ export const appliesPerTurnMax = 1_024;
 export const appliesPerTurnBytesMax: number = 1024 * 1024;
 /** How long the news that something is committed may wait for new entries to travel with, in ms. A read of a follower does not wait for it: the heartbeat that confirms the read carries it too. */
 export const commitNoticeMs = 5;
+/** New entries that go at once only to as many managers as a quorum needs, while nothing else is under way (raft/hold-back.ts). */
+export const holdBackEntriesMax = 4;
+/** How long they may be held back from the others, in ms: so late, too, do these help where the first ones do not answer. */
+export const holdBackMs = 5;

@@ -20,6 +20,7 @@ import {
   appliesPerTurnBytesMax,
   appliesPerTurnMax,
   commitNoticeMs,
+  holdBackMs,
   savesBytesMax,
   savesUnderWayMax,
   tickMs,
@@ -123,6 +124,8 @@ class Bench {
     progress: [],
   };
   compactionError: Error | null = null;
+  /** What heldBackThrough() says. */
+  heldBack: number | null = null;
   /** What saveNow() says, or throws. */
   inPlace: boolean | Error = false;
   /** By how much the driver's time is ahead of when its timers fire. */
@@ -154,6 +157,11 @@ class Bench {
       saved: (saved) => did.push(`saved ${saved.snapshotIndex ?? saved.lastIndex}`),
       applied: (index) => did.push(`applied ${index}`),
       forgetLeader: unused,
+      heldBackThrough: () => this.heldBack,
+      sendHeldBack: () => {
+        did.push("send held back");
+        this.heldBack = null;
+      },
       status: () => this.status,
     };
     const storage: Storage = {
@@ -463,6 +471,41 @@ test("news of a commit that waits for this disk travels with entries too", async
   expect(await bench.turn({ ...nothing, messages: [append([], 1)] })).toEqual([]);
   await bench.clock.advance(commitNoticeMs);
   expect(bench.news()).toEqual(["send append 0 commit 1"]);
+});
+
+test("each piece of news waits as long, and one that entries overtook is not sent", async () => {
+  const bench = await new Bench().started();
+  const news = (index: number): Ready => ({ ...nothing, messages: [append([], index)] });
+  await bench.turn(news(1));
+  await bench.clock.advance(commitNoticeMs - 1);
+  // Overtaken, and new news since: what is young goes on waiting when the first one would have been due.
+  await bench.turn(saving([entry(2)], { messages: [append([entry(2)], 1)] }));
+  await bench.turn(news(2));
+  bench.news();
+  await bench.clock.advance(1);
+  expect(bench.news()).toEqual([]);
+  await bench.clock.advance(commitNoticeMs - 1);
+  expect(bench.news()).toEqual(["send append 0 commit 2"]);
+});
+
+test(`what the core holds back is asked for ${holdBackMs} ms later, once, and again when there is more`, async () => {
+  const bench = await new Bench().started();
+  bench.heldBack = 2;
+  await bench.turn(saving([entry(2)], { messages: [append([entry(2)], 1)] }));
+  bench.heldBack = 3;
+  await bench.clock.advance(holdBackMs - 1);
+  await bench.turn(saving([entry(3)], { messages: [append([entry(3)], 1)] }));
+  bench.news();
+  bench.readys.push({ ...nothing, messages: [append([entry(2), entry(3)], 3)] });
+  await bench.clock.advance(1);
+  expect(bench.news()).toEqual(["send held back"]);
+  expect(await bench.turn()).toEqual(["send append 2 commit 3"]);
+  await bench.clock.advance(holdBackMs);
+  expect(bench.news()).toEqual([]);
+  bench.heldBack = 4;
+  await bench.turn(nothing);
+  await bench.clock.advance(holdBackMs);
+  expect(bench.news()).toEqual(["send held back"]);
 });
 
 test("a read is answered when what it must see is applied", async () => {

@@ -3,7 +3,7 @@
  * event loop; saves run beside it (async storage writes), and neither a slow disk nor a long apply holds up a heartbeat.
  */
 import { assert } from "../lib/assert.ts";
-import { after, type Clock } from "../lib/clock.ts";
+import { after, type Clock, type InstantMs } from "../lib/clock.ts";
 import { messageOf, ShoalError } from "../lib/errors.ts";
 import type {
   Entry,
@@ -21,6 +21,7 @@ import {
   appliesPerTurnBytesMax,
   appliesPerTurnMax,
   commitNoticeMs,
+  holdBackMs,
   savesBytesMax,
   savesUnderWayMax,
 } from "./limits.ts";
@@ -113,9 +114,10 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
   /** Confirmed reads whose index is not applied yet. */
   let reads: Ready["reads"][number][] = [];
   let follows = true;
-  /** The newest word on the commit index for each peer, not sent yet. */
-  const notices = new Map<PeerId, Message>();
+  /** The newest word on the commit index for each peer, not sent yet, and since when there is one. */
+  const notices = new Map<PeerId, { readonly message: Message; readonly sinceMs: InstantMs }>();
   let forgetNotices: (() => void) | null = null;
+  let forgetHeldBack: (() => void) | null = null;
   let forgetTick: () => void = () => {};
   const idle: (() => void)[] = [];
   const subscriptions: (() => void)[] = [];
@@ -167,6 +169,9 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
       while (running && savingBytes < savesBytesMax && core.hasReady()) told = take(core.ready());
       if (!running) return;
       if (!told) settle();
+      if (forgetHeldBack === null && core.heldBackThrough() !== null) {
+        forgetHeldBack = clock.wakeAt(after(clock.now(), holdBackMs), sendHeldBack);
+      }
       if (applyFrom < toApply.length || (savingBytes < savesBytesMax && core.hasReady())) wake();
     });
     pumping = false;
@@ -212,8 +217,10 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
   function send(messages: readonly Message[]): void {
     const now: Message[] = [];
     for (const message of messages) {
-      if (tellsCommit(message)) notices.set(message.to, message);
-      else {
+      if (tellsCommit(message)) {
+        const sinceMs = notices.get(message.to)?.sinceMs ?? clock.now();
+        notices.set(message.to, { message, sinceMs });
+      } else {
         if (message.kind === "append") notices.delete(message.to);
         now.push(message);
       }
@@ -223,12 +230,35 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     if (now.length > 0) transport.send(now);
   }
 
+  /** Sends the notices that have waited long enough; younger ones may still find company. */
   function sendNotices(): void {
     forgetNotices = null;
-    if (notices.size === 0 || !running) return;
-    const messages = [...notices.values()];
-    notices.clear();
-    transport.send(messages);
+    if (!running) return;
+    const messages: Message[] = [];
+    let oldest: InstantMs | null = null;
+    const now = clock.now();
+    for (const [to, { message, sinceMs }] of notices) {
+      // A clock that was set back has waited long enough too.
+      if (now >= after(sinceMs, commitNoticeMs) || now < sinceMs) {
+        messages.push(message);
+        notices.delete(to);
+      } else oldest = oldest === null || sinceMs < oldest ? sinceMs : oldest;
+    }
+    if (oldest !== null) {
+      const waitsMs = Math.max(1, after(oldest, commitNoticeMs) - now);
+      forgetNotices = clock.wakeAt(after(now, waitsMs), sendNotices);
+    }
+    if (messages.length > 0) transport.send(messages);
+  }
+
+  /** Some peers have waited for entries: whether these are committed by now or not, they get all there is. */
+  function sendHeldBack(): void {
+    forgetHeldBack = null;
+    if (!running) return;
+    guarded(() => {
+      core.sendHeldBack();
+      if (core.hasReady()) wake();
+    });
   }
 
   /** Tells the machine what there is to tell, as much as fits one slice. */
@@ -374,6 +404,7 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     running = false;
     forgetTick();
     forgetNotices?.();
+    forgetHeldBack?.();
     for (const unsubscribe of subscriptions.splice(0)) unsubscribe();
   }
 

@@ -64,6 +64,8 @@ test("takes no snapshot of its own while a newer one waits to be installed", asy
     saved: () => {},
     applied: () => {},
     forgetLeader: () => {},
+    heldBackThrough: () => null,
+    sendHeldBack: () => {},
     status: () => status,
   };
   const compacted: number[] = [];

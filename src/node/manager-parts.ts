@@ -11,7 +11,7 @@ import type { Clock } from "../lib/clock.ts";
 import { failure } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
-import { electionTicks, heartbeatTicks } from "../manager/limits.ts";
+import { electionTicks, heartbeatTicks, holdBackEntriesMax } from "../manager/limits.ts";
 import { createManager, type Manager } from "../manager/manager.ts";
 import { peerObjection } from "../manager/raft-identity.ts";
 import { createRaftNode, peerAddresses } from "../manager/raft-node.ts";
@@ -73,6 +73,7 @@ export async function openManager(options: ManagerPartsOptions): Promise<Manager
         id: raftId,
         electionTicks,
         heartbeatTicks,
+        holdBackEntriesMax,
         asyncStorageWrites: true,
         random,
       },

@@ -1,6 +1,7 @@
 /** The consensus state machine: takes ticks, messages and requests, gives work to its driver. Pure: see RaftCore. */
 import { assert, present } from "../lib/assert.ts";
 import { campaign, loseLeader } from "./election.ts";
+import { heldBackThrough } from "./hold-back.ts";
 import { checkInvariants } from "./invariants.ts";
 import {
   acceptProposals,
@@ -15,7 +16,7 @@ import { encodeMembershipChange } from "./membership.ts";
 import { noteState, progressOf } from "./notes.ts";
 import { receive } from "./receive.ts";
 import { applyMembershipEntry, leaveJointWhenDue } from "./reconfigure.ts";
-import { endSnapshot, flushAppends, flushSelfAck } from "./replication.ts";
+import { endSnapshot, flushAppends, flushSelfAck, releaseAll } from "./replication.ts";
 import { isReply, RaftState, send } from "./state.ts";
 import { tick } from "./tick.ts";
 import { traceStep } from "./tracing.ts";
@@ -157,6 +158,8 @@ class Core implements RaftCore {
       const peer = r.peers.get(id);
       if (peer?.state === "replicate" && id !== r.id) peer.becomeProbe();
       else if (peer?.state === "snapshot") endSnapshot(peer, false);
+      // Who is gone may be one that the quorum was to be made with.
+      releaseAll(r);
       if (peer !== undefined) {
         r.config.note?.({ kind: "peer-unreachable", progress: progressOf(peer) }, noteState(r));
       }
@@ -187,6 +190,15 @@ class Core implements RaftCore {
       r.leader = null;
     }
     checkInvariants(r);
+  }
+
+  heldBackThrough(): number | null {
+    return heldBackThrough(this.#r);
+  }
+
+  sendHeldBack(): void {
+    if (this.#r.role === "leader") releaseAll(this.#r);
+    checkInvariants(this.#r);
   }
 
   hasReady(): boolean {

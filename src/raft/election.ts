@@ -108,6 +108,8 @@ export function answerVoteRequest(r: RaftState, request: VoteRequest): void {
   else {
     sendAfterSave(r, { ...reply, committed: { index: r.log.committed, term: commitTerm } });
   }
+  // Who saw the leader go first lacks entries that are here: with its rank it would win, but for its log.
+  if (pre && !granted && r.campaignInTicks !== null && r.leader === null) campaign(r, "timeout");
   if (granted && !pre) {
     r.electionElapsed = 0;
     r.campaignInTicks = null;

@@ -11,6 +11,8 @@ import {
   commitByQuorum,
   isQuorum,
   oweAppends,
+  release,
+  releaseAll,
   sendAppend,
 } from "./replication.ts";
 import { type RaftState, send } from "./state.ts";
@@ -43,6 +45,7 @@ export function onAppendReply(
     return;
   }
   assert(reply.index <= r.log.lastIndex, "no peer matches beyond the leader's log");
+  if (reply.index > r.log.committed) peer.inTime = reply.index;
   const news = peer.matched(reply.index);
   if (!news && !(peer.match === reply.index && peer.state === "probe")) return;
   if (peer.state === "probe") peer.becomeReplicate();
@@ -154,6 +157,9 @@ function noteRefusedChange(r: RaftState, data: Uint8Array): void {
 /** A read that `from` asks for under `readId`. */
 export function askRead(r: RaftState, from: PeerId, readId: number): void {
   assert(r.role === "leader", "only a leader orders reads");
+  // It will answer when it has applied what is committed now.
+  const asker = r.peers.get(from);
+  if (asker !== undefined) release(r, asker);
   // Before the first commit of its term a leader does not know what is committed: the read waits (Raft 8).
   if (!r.committedInTerm()) {
     if (r.readsBeforeCommit.length < READS_WAITING_MAX) {
@@ -227,6 +233,7 @@ export function startTransfer(r: RaftState, to: PeerId): void {
   if (to === r.id) return;
   r.electionElapsed = 0;
   r.transferee = to;
+  releaseAll(r);
   r.config.note?.({ kind: "transfer-starts", to }, noteState(r));
   if (peer.match === r.log.lastIndex) {
     sendTimeoutNow(r, to);

@@ -27,6 +27,9 @@ export const SNAPSHOT_WAIT_ELECTIONS_MAX: number = 120;
 /** Most ticks that a follower waits, by its rank among the voters, after it saw its leader's connection close. */
 export const CAMPAIGN_SOON_TICKS_MAX: number = 4;
 
+/** Entries that a peer may be behind by and still be held back from: one that is further behind gets them at once. */
+export const HELD_BACK_LAG_MAX: number = 256;
+
 /** Heartbeat rounds that a lease waits for at a time. */
 export const LEASE_ROUNDS_MAX: number = 1_024;
 /** Smallest leaseMarginTicks: one for the phase of ticks between two peers, one for the difference of their clock rates. */
@@ -44,6 +47,7 @@ export const RAFT_DEFAULTS: Omit<RaftConfig, "id" | "random"> = {
   asyncStorageWrites: false,
   voteRequestsAtOnce: false,
   appendsAtOnce: false,
+  holdBackEntriesMax: 0,
   preVote: true,
   checkQuorum: true,
   stepDownOnRemoval: true,
@@ -71,6 +75,11 @@ export function validateConfig(config: RaftConfig): void {
     const value = config[name];
     assert(Number.isSafeInteger(value) && Number(value) > 0, `raft ${name} is a positive integer`);
   }
+  const heldBack = config.holdBackEntriesMax;
+  assert(
+    Number.isSafeInteger(heldBack) && heldBack >= 0 && (heldBack === 0 || !config.appendsAtOnce),
+    "raft holdBackEntriesMax is a count, and nothing is held back where appends go at once",
+  );
   assert(isPeerId(config.id), "raft id is a name of 1 to 64 characters");
   assert(
     config.electionTicks > config.heartbeatTicks,

@@ -83,6 +83,10 @@ export class Progress {
   pendingSnapshot = 0;
   /** Election timeouts that the snapshot under way has taken. */
   snapshotElections = 0;
+  /** Entries wait for this peer until they are let go (raft/hold-back.ts); meanwhile it gets nothing but heartbeats. */
+  heldBack = false;
+  /** The last entry that this peer acknowledged before it was committed: its word counted. */
+  inTime = 0;
   /** Highest commit index in an append that is under way or has arrived. */
   sentCommit = 0;
 
@@ -120,6 +124,7 @@ export class Progress {
   #enter(state: ProgressState): void {
     this.state = state;
     this.paused = false;
+    this.heldBack = false;
     this.pendingSnapshot = 0;
     this.snapshotElections = 0;
     this.inflights.clear();
@@ -127,7 +132,7 @@ export class Progress {
 
   /** Whether nothing may be sent but heartbeats. */
   blocked(): boolean {
-    return this.state === "snapshot" || this.paused;
+    return this.state === "snapshot" || this.paused || this.heldBack;
   }
 
   /** Notes that `count` entries of `bytes` went out behind next-1. */

@@ -1,5 +1,6 @@
 /** The leader's side of replication: what goes to whom, and what is committed by it. */
 import { assert, present } from "../lib/assert.ts";
+import { holdBack } from "./hold-back.ts";
 import { SNAPSHOT_WAIT_ELECTIONS_MAX } from "./limits.ts";
 import { entryBytes } from "./log.ts";
 import { noteState, progressOf } from "./notes.ts";
@@ -60,6 +61,7 @@ export function flushAppends(r: RaftState): void {
   if (!r.appendsDue) return;
   r.appendsDue = false;
   assert(r.role === "leader", "only a leader owes appends");
+  holdBack(r);
   for (const peer of r.peers.values()) {
     if (peer.id !== r.id) sendAppend(r, peer, true);
   }
@@ -95,6 +97,21 @@ export function sendAppend(r: RaftState, peer: Progress, evenEmpty: boolean): bo
   peer.sent(entries.length, totalBytes(entries));
   peer.sentCommitThrough(r.log.committed);
   return true;
+}
+
+/** Sends `peer` what was held back from it (raft/hold-back.ts). */
+export function release(r: RaftState, peer: Progress): void {
+  if (!peer.heldBack) return;
+  assert(r.role === "leader", "only a leader holds anything back");
+  peer.heldBack = false;
+  while (sendAppend(r, peer, false)) {
+    if (peer.state !== "replicate") break;
+  }
+}
+
+/** The same for everybody. */
+export function releaseAll(r: RaftState): void {
+  for (const peer of r.peers.values()) release(r, peer);
 }
 
 function sendSnapshot(r: RaftState, peer: Progress): boolean {

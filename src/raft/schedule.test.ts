@@ -32,6 +32,11 @@ const ETCD_TIMING = {
 test.each([
   { mode: "one Ready at a time", options: ONE_AT_A_TIME, seeds: SEEDS },
   { mode: "async storage writes that complete late", options: LATE_SAVES, seeds: SEEDS },
+  {
+    mode: "entries held back",
+    options: { ...LATE_SAVES, holdBackEntriesMax: 3 },
+    seeds: SEEDS,
+  },
   { mode: "etcd's timing", options: { ...LATE_SAVES, ...ETCD_TIMING }, seeds: 100 },
 ])(
   "$seeds seeded schedules of loss, reordering, crashes and changes keep every promise and recover: $mode",
@@ -57,6 +62,7 @@ test("one seed run twice ends in the same state", () => {
   for (const [seed, options] of [
     [7, ONE_AT_A_TIME],
     [77, LATE_SAVES],
+    [78, { ...LATE_SAVES, holdBackEntriesMax: 2 }],
   ] as const) {
     expect(runSchedule(seed, options).trace).toBe(runSchedule(seed, options).trace);
   }

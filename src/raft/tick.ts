@@ -2,7 +2,7 @@
 import { campaign } from "./election.ts";
 import { heartbeat } from "./leader.ts";
 import { noteState } from "./notes.ts";
-import { ageSnapshots, forgetActive, quorumActive } from "./replication.ts";
+import { ageSnapshots, forgetActive, quorumActive, releaseAll } from "./replication.ts";
 import { becomeFollower, type RaftState } from "./state.ts";
 
 /** One tick passed; how long one is, is the driver's business. */
@@ -14,6 +14,8 @@ export function tick(r: RaftState): void {
 function tickLeader(r: RaftState): void {
   r.heartbeatElapsed += 1;
   r.electionElapsed += 1;
+  // Nobody waits for entries longer than a tick, whatever the driver does.
+  releaseAll(r);
   if (r.electionElapsed >= r.config.electionTicks) {
     r.electionElapsed = 0;
     if (r.config.checkQuorum) {

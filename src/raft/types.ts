@@ -203,6 +203,10 @@ export interface RaftCore {
   saved(token: SaveToken): void;
   /** With async storage writes: entries of Ready.committed through `index` are applied. */
   applied(index: number): void;
+  /** Leader: its last entry while some peers wait for entries (holdBackEntriesMax); else null. */
+  heldBackThrough(): number | null;
+  /** Sends what is held back. To be called some milliseconds after heldBackThrough() first said that there is something. */
+  sendHeldBack(): void;
   /** A follower gives up its leader, so that it grants others its pre-vote and vote (etcd ForgetLeader). No-op on a leader. */
   forgetLeader(): void;
   status(): RaftStatus;
@@ -239,6 +243,11 @@ export interface RaftConfig {
    * drawn, in one message for all that came since.
    */
   readonly appendsAtOnce: boolean;
+  /**
+   * Up to so many new entries, proposed while all before them is committed, go at once only to as many voters as a quorum
+   * needs, and to the others when sendHeldBack() is called, or with the next tick. 0: to all at once, as in etcd.
+   */
+  readonly holdBackEntriesMax: number;
   /** Asks whether it would win before it stands for election, so that who was cut off disturbs nobody (thesis 9.6). */
   readonly preVote: boolean;
   /** A leader that hears no quorum for an election timeout steps down, and a follower that hears its leader ignores votes. */
