@@ -36,5 +36,7 @@ export const appliesPerTurnBytesMax: number = 1024 * 1024;
 export const commitNoticeMs = 5;
 /** New entries that go at once only to as many managers as a quorum needs, while nothing else is under way (raft/hold-back.ts). */
 export const holdBackEntriesMax = 4;
-/** How long they may be held back from the others, in ms: so late, too, do these help where the first ones do not answer. */
+/** How long they may be held back from the others, in ms. */
 export const holdBackMs = 5;
+/** The same where they are not committed by then: the first ones do not answer. About ten times what a commit takes. */
+export const hedgeMs = 2;

@@ -20,6 +20,7 @@ import {
   appliesPerTurnBytesMax,
   appliesPerTurnMax,
   commitNoticeMs,
+  hedgeMs,
   holdBackMs,
   savesBytesMax,
   savesUnderWayMax,
@@ -488,24 +489,56 @@ test("each piece of news waits as long, and one that entries overtook is not sen
   expect(bench.news()).toEqual(["send append 0 commit 2"]);
 });
 
-test(`what the core holds back is asked for ${holdBackMs} ms later, once, and again when there is more`, async () => {
+test(`what the core holds back and is committed is asked for ${holdBackMs} ms later, all together`, async () => {
   const bench = await new Bench().started();
-  bench.heldBack = 2;
-  await bench.turn(saving([entry(2)], { messages: [append([entry(2)], 1)] }));
-  bench.heldBack = 3;
-  await bench.clock.advance(holdBackMs - 1);
-  await bench.turn(saving([entry(3)], { messages: [append([entry(3)], 1)] }));
-  bench.news();
-  bench.readys.push({ ...nothing, messages: [append([entry(2), entry(3)], 3)] });
-  await bench.clock.advance(1);
+  for (const [index, waitMs] of [
+    [1, hedgeMs],
+    [2, holdBackMs - hedgeMs - 1],
+  ] as const) {
+    bench.heldBack = index;
+    await bench.turn(saving([entry(index)], { messages: [append([entry(index)], index - 1)] }));
+    await bench.turn({ ...nothing, committed: [entry(index)] });
+    bench.news();
+    await bench.clock.advance(waitMs);
+    expect(bench.news()).toEqual([]);
+  }
+  bench.readys.push({ ...nothing, messages: [append([entry(1), entry(2)], 2)] });
+  await bench.clock.advance(hedgeMs);
   expect(bench.news()).toEqual(["send held back"]);
-  expect(await bench.turn()).toEqual(["send append 2 commit 3"]);
-  await bench.clock.advance(holdBackMs);
+  expect(await bench.turn()).toEqual(["send append 2 commit 2"]);
+  await bench.clock.advance(2 * holdBackMs);
   expect(bench.news()).toEqual([]);
-  bench.heldBack = 4;
+  // And again when there is more.
+  bench.heldBack = 3;
   await bench.turn(nothing);
   await bench.clock.advance(holdBackMs);
   expect(bench.news()).toEqual(["send held back"]);
+});
+
+test(`what is not committed after ${hedgeMs} ms is not held back longer`, async () => {
+  const bench = await new Bench().started();
+  bench.heldBack = 1;
+  await bench.turn(nothing);
+  await bench.turn({ ...nothing, committed: [entry(1)] });
+  await bench.clock.advance(hedgeMs - 1);
+  // The first one was in time. This one is not: its time begins with it.
+  bench.heldBack = 2;
+  await bench.turn(nothing);
+  bench.news();
+  await bench.clock.advance(hedgeMs - 1);
+  expect(bench.news()).toEqual([]);
+  await bench.clock.advance(1);
+  expect(bench.news()).toEqual(["send held back"]);
+});
+
+test("what the core let go by itself is not asked for", async () => {
+  const bench = await new Bench().started();
+  bench.heldBack = 1;
+  await bench.turn(nothing);
+  bench.heldBack = null;
+  await bench.turn(nothing);
+  await bench.clock.advance(2 * holdBackMs);
+  expect(bench.news()).toEqual([]);
 });
 
 test("a read is answered when what it must see is applied", async () => {

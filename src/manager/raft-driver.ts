@@ -21,6 +21,7 @@ import {
   appliesPerTurnBytesMax,
   appliesPerTurnMax,
   commitNoticeMs,
+  hedgeMs,
   holdBackMs,
   savesBytesMax,
   savesUnderWayMax,
@@ -117,6 +118,8 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
   /** The newest word on the commit index for each peer, not sent yet, and since when there is one. */
   const notices = new Map<PeerId, { readonly message: Message; readonly sinceMs: InstantMs }>();
   let forgetNotices: (() => void) | null = null;
+  /** While the core holds entries back: since when, the last one of them, and since when that one waits. */
+  let held: { readonly sinceMs: InstantMs; through: number; newestMs: InstantMs } | null = null;
   let forgetHeldBack: (() => void) | null = null;
   let forgetTick: () => void = () => {};
   const idle: (() => void)[] = [];
@@ -169,9 +172,7 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
       while (running && savingBytes < savesBytesMax && core.hasReady()) told = take(core.ready());
       if (!running) return;
       if (!told) settle();
-      if (forgetHeldBack === null && core.heldBackThrough() !== null) {
-        forgetHeldBack = clock.wakeAt(after(clock.now(), holdBackMs), sendHeldBack);
-      }
+      lookAtHeldBack();
       if (applyFrom < toApply.length || (savingBytes < savesBytesMax && core.hasReady())) wake();
     });
     pumping = false;
@@ -251,10 +252,34 @@ export function createRaftDriver(options: RaftDriverOptions): RaftDriver {
     if (messages.length > 0) transport.send(messages);
   }
 
-  /** Some peers have waited for entries: whether these are committed by now or not, they get all there is. */
+  /** Notes what the core holds back, and looks again in a while. */
+  function lookAtHeldBack(): void {
+    const through = core.heldBackThrough();
+    if (through === null) held = null;
+    else if (held === null || held.through < through) {
+      const now = clock.now();
+      held = { sinceMs: held?.sinceMs ?? now, through, newestMs: now };
+      forgetHeldBack ??= clock.wakeAt(after(now, hedgeMs), sendHeldBack);
+    }
+  }
+
+  /**
+   * Who entries are held back from gets them after a while, and before that when they are not committed in time: those
+   * that were to be the quorum may be slow or gone.
+   */
   function sendHeldBack(): void {
     forgetHeldBack = null;
-    if (!running) return;
+    if (!running || held === null) return;
+    const now = clock.now();
+    const newestMs = now - held.newestMs;
+    const inTime = applied >= held.through || (newestMs < hedgeMs && newestMs >= 0);
+    const waitedMs = now - held.sinceMs;
+    if (inTime && waitedMs < holdBackMs && waitedMs >= 0) {
+      const leftMs = applied >= held.through ? hedgeMs : Math.max(1, hedgeMs - newestMs);
+      forgetHeldBack = clock.wakeAt(after(now, leftMs), sendHeldBack);
+      return;
+    }
+    held = null;
     guarded(() => {
       core.sendHeldBack();
       if (core.hasReady()) wake();
