@@ -2,6 +2,9 @@
 //!
 //! One layer of many files of this machine's /usr is unpacked by us and, in turns, by `tar -xzf` whose input `sha256sum` checks;
 //! then eight smaller layers one by one and together. On the disk every unpacking ends with the file system synced, ours and the peer's.
+//!
+//! Trees on the disk stay until the end: ext4 without a journal looks at every inode that was removed in the last minutes, one by one,
+//! whenever it makes a file (`recently_deleted`, fs/ext4/ialloc.c), so that what an earlier turn removed would be most of what is measured.
 
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -12,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: layers_bench [--rounds 5] [--only disk,tmpfs,parallel] [--dir /var/tmp] [--keep DIR] [--pack-only true]
+const USAGE: &str = "usage: layers_bench [--rounds 5] [--only disk,tmpfs,parallel] [--dir /var/tmp] [--keep DIR] [--pack-only true] [--remove true]
   --rounds  unpackings of each side
   --only    some of the parts, by commas
   --dir     the disk's directory; one of its own below it is removed at the end
   --keep    the layers are kept in this directory, or taken from it
-  --pack-only  makes them and ends";
+  --pack-only  makes them and ends
+  --remove  trees on the disk are removed after their turn, as when a node replaces images";
 
 /// Files up to this size are the many; the rest of the layer is larger ones.
 const SMALL_BYTES_MAX: u64 = 128 * 1024;
@@ -43,12 +47,25 @@ struct Options {
     dir: PathBuf,
     keep: Option<PathBuf>,
     pack_only: bool,
+    remove: bool,
 }
 
 /// Removes its directory, and unmounts it first where it was mounted.
 struct Place {
     path: PathBuf,
     mounted: bool,
+    /// Whether trees go after their turn; those that stay have names of their own.
+    removes: bool,
+}
+
+impl Place {
+    /// Memory is needed again; on the disk, removing would cost the next turn.
+    fn done_with(&self, tree: &Path) -> Result<(), String> {
+        if !self.removes {
+            return Ok(());
+        }
+        fs::remove_dir_all(tree).map_err(|error| format!("removing {}: {error}", tree.display()))
+    }
 }
 
 impl Drop for Place {
@@ -84,6 +101,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         dir: "/var/tmp".into(),
         keep: None,
         pack_only: false,
+        remove: false,
     };
     while let Some(word) = words.next() {
         let value = words
@@ -100,6 +118,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             "--dir" => options.dir = value.into(),
             "--keep" => options.keep = Some(value.into()),
+            "--remove" => options.remove = value == "true",
             "--pack-only" => options.pack_only = value == "true",
             _ => return Err(format!("unknown option {word:?}")),
         }
@@ -110,11 +129,19 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 fn run(options: &Options) -> Result<(), String> {
     let wants =
         |part: &str| options.only.is_empty() || options.only.iter().any(|name| name == part);
-    let disk = place(&options.dir, false)?;
-    let memory = place(&options.dir, true)?;
+    let disk = place(&options.dir, false, options.remove)?;
+    let memory = place(&options.dir, true, true)?;
     let archives = options.keep.clone().unwrap_or_else(|| disk.path.clone());
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load average {}", load.trim());
+    println!(
+        "both sides: the same archive, in the page cache; everything synced before; on the disk a new directory each, {}",
+        if options.remove {
+            "removed after each turn"
+        } else {
+            "none removed before the end"
+        }
+    );
     let files = files_of(Path::new("/usr"))?;
     if wants("disk") || wants("tmpfs") {
         let archive = archives.join("large.tgz");
@@ -130,7 +157,7 @@ fn run(options: &Options) -> Result<(), String> {
         );
         for (name, place) in [("disk", &disk), ("tmpfs", &memory)] {
             if wants(name) && !options.pack_only {
-                one_layer(name, &layer, &place.path, options.rounds)?;
+                one_layer(name, &layer, place, options.rounds)?;
             }
         }
     }
@@ -154,20 +181,31 @@ fn run(options: &Options) -> Result<(), String> {
             if options.pack_only {
                 break;
             }
-            several(name, &layers, &place.path, options.rounds)?;
+            several(name, &layers, place, options.rounds)?;
         }
     }
     Ok(())
 }
 
-fn place(dir: &Path, mounted: bool) -> Result<Place, String> {
+fn place(dir: &Path, mounted: bool, removes: bool) -> Result<Place, String> {
     let kind = if mounted { "tmpfs" } else { "disk" };
     let path = dir.join(format!("shoal-layers-bench-{}-{kind}", std::process::id()));
     fs::create_dir_all(&path).map_err(|error| format!("making {}: {error}", path.display()))?;
     let mut place = Place {
         path,
         mounted: false,
+        removes,
     };
+    if !mounted {
+        // Each tree in block groups of its own, away from what others removed just now; other file systems know no such attribute.
+        drop(
+            Command::new("chattr")
+                .arg("+T")
+                .arg(&place.path)
+                .stderr(Stdio::null())
+                .status(),
+        );
+    }
     if mounted {
         done(
             Command::new("mount")
@@ -292,12 +330,14 @@ fn measured(archive: PathBuf) -> Result<Layer, String> {
     })
 }
 
-fn one_layer(name: &str, layer: &Layer, place: &Path, rounds: usize) -> Result<(), String> {
+fn one_layer(name: &str, layer: &Layer, place: &Place, rounds: usize) -> Result<(), String> {
     let (mut ours, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut our_cpu, mut peer_cpu) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let turn = |us: bool| -> Result<Took, String> {
-            let destination = place.join("tree");
+            let destination = place
+                .path
+                .join(format!("{}-{round}", if us { "shoal" } else { "tar" }));
             sync();
             let seconds = if us {
                 timed(|| unpack(layer, &destination))?
@@ -313,8 +353,7 @@ fn one_layer(name: &str, layer: &Layer, place: &Path, rounds: usize) -> Result<(
                     if us { "shoal" } else { "tar" }
                 );
             }
-            fs::remove_dir_all(&destination)
-                .map_err(|error| format!("removing {}: {error}", destination.display()))?;
+            place.done_with(&destination)?;
             Ok(seconds)
         };
         let (first, second) = (turn(round % 2 == 0)?, turn(round % 2 != 0)?);
@@ -344,12 +383,12 @@ fn one_layer(name: &str, layer: &Layer, place: &Path, rounds: usize) -> Result<(
     Ok(())
 }
 
-fn several(name: &str, layers: &[Layer], place: &Path, rounds: usize) -> Result<(), String> {
+fn several(name: &str, layers: &[Layer], place: &Place, rounds: usize) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut together, mut alone, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        let turn = |threads: usize| -> Result<Took, String> {
-            let tree = place.join("trees");
+        let turn = |threads: usize, turn: usize| -> Result<Took, String> {
+            let tree = place.path.join(format!("trees-{round}-{turn}"));
             fs::create_dir(&tree).map_err(|error| format!("making {}: {error}", tree.display()))?;
             sync();
             let next = std::sync::atomic::AtomicUsize::new(0);
@@ -374,8 +413,7 @@ fn several(name: &str, layers: &[Layer], place: &Path, rounds: usize) -> Result<
                     })
                 })
             })?;
-            fs::remove_dir_all(&tree)
-                .map_err(|error| format!("removing {}: {error}", tree.display()))?;
+            place.done_with(&tree)?;
             Ok(seconds)
         };
         let counts = if round % 2 == 0 {
@@ -383,7 +421,7 @@ fn several(name: &str, layers: &[Layer], place: &Path, rounds: usize) -> Result<
         } else {
             [1, threads]
         };
-        let (first, second) = (turn(counts[0])?, turn(counts[1])?);
+        let (first, second) = (turn(counts[0], 0)?, turn(counts[1], 1)?);
         let (many, one) = if round % 2 == 0 {
             (first, second)
         } else {

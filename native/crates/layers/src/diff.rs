@@ -1,7 +1,7 @@
 //! Directories back into archives: what an upper directory changes, a whole root of several layers, and a new layer of an upper directory.
 
+use crate::attributes::is_kept;
 use crate::digest::Hashed;
-use crate::extract::is_kept;
 use crate::limits::{COPY_BYTES, ENTRIES_MAX, TAR_BYTES_MAX};
 use crate::tar::{Entry, Kind, Time};
 use crate::tar_writer::{TarWriter, writing};

@@ -3,25 +3,18 @@
 //! Every parent is resolved by the kernel with the tree as its root, and every last component is made anew without following a link.
 //! So neither `..`, nor a link of the archive, nor a hard link, nor an entry that replaces another can touch anything outside.
 
-use crate::limits::{DEPTH_MAX, ENTRIES_MAX, XATTR_BYTES_MAX};
+use crate::attributes::{OPAQUE, has_access_list, set_xattrs};
+use crate::limits::ENTRIES_MAX;
+use crate::parents::{IMPLIED_MODE, Parents, writing};
 use crate::paths::{self, Marker};
 use crate::tar::{Entry, Kind, Tar, Time};
 use crate::{LayerError, Shown, sys};
-use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::rc::Rc;
-
-/// How overlayfs says that nothing of the layers below shows in a directory.
-pub const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
-/// Of a directory that the archive implies without an entry for it.
-const IMPLIED_MODE: u32 = 0o755;
-/// Most directories kept open; the entries of a directory come near each other.
-const OPEN_PARENTS_MAX: usize = 16;
 
 /// What is done with entries that are device nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -118,13 +111,9 @@ type Content<'a> = &'a mut dyn FnMut(&mut File) -> Result<(), LayerError>;
 
 /// The tree that is being made.
 pub struct Tree {
-    root: OwnedFd,
-    /// Parents of the last entries, the latest first, by their paths: forgotten when a name that they were resolved by may have changed.
-    parents: VecDeque<(Vec<u8>, Rc<OwnedFd>)>,
+    parents: Parents,
     /// Directories get their times last, as every entry in them changes it.
     times: Vec<(Vec<u8>, Time)>,
-    /// How long the path of the root is, as the kernel tells it.
-    root_path_bytes: Option<usize>,
     created: Created,
 }
 
@@ -152,10 +141,8 @@ impl Tree {
         let plain = sys::clear_thread_umask()
             && found.is_some_and(|found| found.st_uid == uid && found.st_gid == gid);
         Ok(Self {
-            root,
-            parents: VecDeque::new(),
+            parents: Parents::new(root),
             times: Vec::new(),
-            root_path_bytes: None,
             created: Created { uid, gid, plain },
         })
     }
@@ -175,14 +162,15 @@ impl Tree {
                 )));
             }
             let root = self
-                .root
-                .try_clone()
+                .parents
+                .root()
+                .try_clone_to_owned()
                 .map_err(|error| writing(entry, error))?;
             self.times.push((Vec::new(), entry.modified));
             return self.set_metadata(root.as_fd(), b".", entry, None);
         };
         let failed = |error: io::Error| writing(entry, error);
-        let parent = self.parent(entry, above)?;
+        let parent = self.parents.of(entry, above)?;
         let parent = parent.as_fd();
         let permissions = entry.mode & 0o777;
         let mut made_mode = Some(permissions);
@@ -248,7 +236,7 @@ impl Tree {
     /// Removes what an earlier entry has put at a name.
     fn clear(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         // A link that others were resolved by may be gone.
-        self.parents.clear();
+        self.parents.forget();
         match sys::status(parent, name)? {
             Some(found) if is(&found, libc::S_IFDIR) => remove_tree(parent, name),
             Some(_) => sys::remove_file(parent, name),
@@ -356,7 +344,8 @@ impl Tree {
             )));
         };
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let target_parent = match sys::open_in_root(self.root.as_fd(), &above.join(&b'/'), flags) {
+        let target_parent = match sys::open_in_root(self.parents.root(), &above.join(&b'/'), flags)
+        {
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -397,7 +386,7 @@ impl Tree {
                 Shown(&entry.path)
             )));
         }
-        let parent = self.parent(entry, above)?;
+        let parent = self.parents.of(entry, above)?;
         let failed = |error: io::Error| writing(entry, error);
         match sys::status(parent.as_fd(), name).map_err(failed)? {
             None => sys::make_node(parent.as_fd(), name, libc::S_IFCHR, 0, 0).map_err(failed),
@@ -411,96 +400,9 @@ impl Tree {
 
     /// Says that nothing of the layers below shows in a directory.
     fn opaque(&mut self, entry: &Entry, directory: &[&[u8]]) -> Result<(), LayerError> {
-        let parent = self.parent(entry, directory)?;
+        let parent = self.parents.of(entry, directory)?;
         sys::set_xattr(parent.as_fd(), b".", OPAQUE.0, OPAQUE.1)
             .map_err(|error| writing(entry, error))
-    }
-
-    /// Opens the directory that an entry is in, making what is missing of it.
-    fn parent(&mut self, entry: &Entry, above: &[&[u8]]) -> Result<Rc<OwnedFd>, LayerError> {
-        let same = |held: &(Vec<u8>, _)| is_joined(&held.0, above);
-        if let Some(at) = self.parents.iter().position(same) {
-            if at > 0
-                && let Some(held) = self.parents.remove(at)
-            {
-                self.parents.push_front(held);
-            }
-            return Ok(Rc::clone(&self.parents[0].1));
-        }
-        let opened = self
-            .open_or_make(above)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOTDIR | libc::ELOOP | libc::EEXIST) => LayerError::Broken(format!(
-                    "entry {}: what it is in is no directory",
-                    Shown(&entry.path)
-                )),
-                _ => writing(entry, error),
-            })?;
-        self.check_depth(entry, opened.as_fd())?;
-        let opened = Rc::new(opened);
-        self.parents.truncate(OPEN_PARENTS_MAX - 1);
-        self.parents
-            .push_front((above.join(&b'/'), Rc::clone(&opened)));
-        Ok(opened)
-    }
-
-    fn open_or_make(&self, parts: &[&[u8]]) -> io::Result<OwnedFd> {
-        let open = |parts: &[&[u8]]| {
-            sys::open_in_root(
-                self.root.as_fd(),
-                &parts.join(&b'/'),
-                libc::O_RDONLY | libc::O_DIRECTORY,
-            )
-        };
-        // The longest front that is there; a dangling link is not, and making a directory in its place then fails.
-        let mut there = parts.len();
-        let mut opened = loop {
-            match open(&parts[..there]) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && there > 0 => there -= 1,
-                other => break other?,
-            }
-        };
-        for count in there..parts.len() {
-            sys::make_directory(opened.as_fd(), parts[count], IMPLIED_MODE)?;
-            // Whatever the process's umask is.
-            sys::set_mode(opened.as_fd(), parts[count], IMPLIED_MODE)?;
-            opened = open(&parts[..=count])?;
-        }
-        Ok(opened)
-    }
-
-    /// Links make a path deeper than it looks, so the kernel is asked where the directory truly is.
-    fn check_depth(&mut self, entry: &Entry, directory: BorrowedFd<'_>) -> Result<(), LayerError> {
-        let too_deep = || {
-            LayerError::Broken(format!(
-                "entry {} is more than {DEPTH_MAX} directories deep",
-                Shown(&entry.path[..entry.path.len().min(64)])
-            ))
-        };
-        let path_of =
-            |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()));
-        let root_bytes = match self.root_path_bytes {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = path_of(self.root.as_fd())
-                    .map_err(|error| writing(entry, error))?
-                    .as_os_str()
-                    .len();
-                *self.root_path_bytes.insert(bytes)
-            }
-        };
-        match path_of(directory) {
-            Ok(path) => {
-                let beneath = path.as_os_str().as_bytes().get(root_bytes..).unwrap_or(&[]);
-                if beneath.iter().filter(|byte| **byte == b'/').count() > DEPTH_MAX {
-                    Err(too_deep())
-                } else {
-                    Ok(())
-                }
-            }
-            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Err(too_deep()),
-            Err(error) => Err(writing(entry, error)),
-        }
     }
 
     /// Gives directories their times.
@@ -517,7 +419,7 @@ impl Tree {
                 let parent = match held {
                     Some((_, parent)) => parent,
                     None => sys::open_in_root(
-                        self.root.as_fd(),
+                        self.parents.root(),
                         above,
                         libc::O_PATH | libc::O_DIRECTORY,
                     )?,
@@ -542,84 +444,12 @@ impl Tree {
     }
 }
 
-/// Sets the attributes that are kept.
-fn set_xattrs(
-    entry: &Entry,
-    set: impl Fn(&[u8], &[u8]) -> io::Result<()>,
-) -> Result<(), LayerError> {
-    for (key, value) in &entry.xattrs {
-        if !is_kept(key, entry.kind) {
-            continue;
-        }
-        if value.len() > XATTR_BYTES_MAX {
-            return Err(LayerError::Broken(format!(
-                "entry {}: its attribute {} is longer than {XATTR_BYTES_MAX} bytes",
-                Shown(&entry.path),
-                Shown(key)
-            )));
-        }
-        match set(key, value) {
-            // The file system has none of them. A capability that is lost would be a program that does not work, so that one is told.
-            Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) && key != CAPABILITY => {}
-            other => other.map_err(|error| {
-                LayerError::Write(
-                    format!("setting attribute {} of {}", Shown(key), Shown(&entry.path)),
-                    error,
-                )
-            })?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether an access list comes with the entry: it changes the mode.
-fn has_access_list(entry: &Entry) -> bool {
-    entry
-        .xattrs
-        .iter()
-        .any(|(key, _)| key.starts_with(b"system.posix_acl_"))
-}
-
 fn is(found: &libc::stat, kind: u32) -> bool {
     found.st_mode & libc::S_IFMT == kind
-}
-
-/// Whether a path is these parts with `/` between them.
-fn is_joined(path: &[u8], parts: &[&[u8]]) -> bool {
-    let mut rest = path;
-    for (at, part) in parts.iter().enumerate() {
-        if at > 0 {
-            let Some(after) = rest.strip_prefix(b"/") else {
-                return false;
-            };
-            rest = after;
-        }
-        let Some(after) = rest.strip_prefix(*part) else {
-            return false;
-        };
-        rest = after;
-    }
-    rest.is_empty()
-}
-
-const CAPABILITY: &[u8] = b"security.capability";
-
-/// Attributes that mean the same on every machine. Above all none of overlayfs's own, by which a layer could lead it astray.
-pub fn is_kept(key: &[u8], kind: Kind) -> bool {
-    let on_user_data = matches!(kind, Kind::File | Kind::Directory);
-    match key {
-        CAPABILITY => kind == Kind::File,
-        b"system.posix_acl_access" | b"system.posix_acl_default" => kind != Kind::SymbolicLink,
-        _ => on_user_data && key.starts_with(b"user.") && !key.starts_with(b"user.overlay."),
-    }
 }
 
 fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let directory = format!("/proc/thread-self/fd/{}", parent.as_raw_fd());
     // It does not follow links, neither at its start nor within.
     fs::remove_dir_all(Path::new(&directory).join(std::ffi::OsStr::from_bytes(name)))
-}
-
-fn writing(entry: &Entry, error: io::Error) -> LayerError {
-    LayerError::Write(format!("writing entry {}", Shown(&entry.path)), error)
 }

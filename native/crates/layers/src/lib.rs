@@ -3,11 +3,13 @@
 //! The layer is hashed while it is unpacked, so one pass both checks and writes it; it has its name only when all of it was right.
 
 mod archive;
+mod attributes;
 mod compression;
 mod diff;
 mod digest;
 mod extract;
 mod limits;
+mod parents;
 mod paths;
 mod pax;
 mod pipeline;

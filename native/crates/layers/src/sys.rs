@@ -12,6 +12,10 @@ const RESOLVE_ATTEMPTS_MAX: u32 = 128;
 const LINK_BYTES_MAX: usize = 4096;
 /// Longest list of attribute names, as in the kernel (XATTR_LIST_MAX).
 const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
+/// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h.
+const FLAGS_GET: libc::Ioctl = libc::_IOR::<libc::c_long>(b'f' as u32, 1);
+const FLAGS_SET: libc::Ioctl = libc::_IOW::<libc::c_long>(b'f' as u32, 2);
+const FLAG_TOP_DIRECTORY: libc::c_int = 0x0002_0000;
 
 /// Opens a path as if `root` were `/`: links, absolute ones too, and `..` stay beneath it.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: i32) -> io::Result<OwnedFd> {
@@ -306,6 +310,19 @@ pub fn remove_default_access(directory: BorrowedFd<'_>) -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => Ok(()),
         other => other,
     }
+}
+
+/// Has ext4 put every directory that is made in this one where there is most room, instead of beside it (chattr(1), T). Other file systems refuse.
+pub fn spread_children(directory: BorrowedFd<'_>) -> io::Result<()> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the request writes one int (ioctl_iflags(2)), which lives over the call.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FLAGS_GET, &raw mut flags) })?;
+    if flags & FLAG_TOP_DIRECTORY != 0 {
+        return Ok(());
+    }
+    flags |= FLAG_TOP_DIRECTORY;
+    // SAFETY: the request reads one int, which lives over the call.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FLAGS_SET, &raw const flags) })
 }
 
 /// User and group of what this process makes.
