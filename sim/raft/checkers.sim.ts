@@ -86,6 +86,35 @@ test("two leaders of a term are seen, also when one was restarted", () => {
   }
 });
 
+test("a leadership that is over before its first Ready is one, and the only one of its term", () => {
+  const heartbeat: Message = {
+    kind: "heartbeat",
+    from: "b",
+    to: "c",
+    term: 2,
+    commit: 0,
+    readId: null,
+  };
+  const over = { hardState: hard(2, "b", 0), entries: [entry(2, 2)], messages: [heartbeat] };
+  const { ledger, watch, ready } = led();
+  const b = watch("b");
+  ready(b, { hardState: hard(1, "a", 0), entries: [entry(1, 1)] });
+  ready(b, over);
+  ledger.onSend(b, heartbeat);
+  expect(ledger.violation).toBeNull();
+  ready(watch("c"), { role: "leader", leader: "c", hardState: hard(2, "c", 0) });
+  expect(ledger.violation).toMatch(/term 2 has two leaders/);
+});
+
+test("heartbeats of who never led are seen", () => {
+  const { ledger, watch, ready } = led();
+  const b = watch("b");
+  const beat: Message = { kind: "heartbeat", from: "b", to: "c", term: 1, commit: 0, readId: null };
+  ready(b, { hardState: hard(1, "a", 0), entries: [entry(1, 1)] });
+  ledger.onSend(b, beat);
+  expect(ledger.violation).toMatch(/b sends heartbeat as leader of term 1/);
+});
+
 test("a commit that a minority has on disk is seen", () => {
   const { ledger, ready, save, a } = led();
   save("a", { hardState: hard(1, "a", 0), entries: [entry(1, 1)] });

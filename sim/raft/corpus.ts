@@ -5,4 +5,9 @@ export interface Found {
   readonly what: string;
 }
 
-export const corpus: readonly Found[] = [];
+export const corpus: readonly Found[] = [
+  {
+    seed: 20409,
+    what: "a false alarm of the ledger: an earlier version led a term, and gave it up, while it compacted on a slow disk, before its first Ready as a leader",
+  },
+];

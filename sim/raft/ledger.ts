@@ -139,7 +139,8 @@ export class Ledger {
         this.violate(`${watch.peer}: commit fell from ${watch.commit} to ${hardState.commit}`);
       watch.term = hardState.term;
     }
-    if (ready.role === "leader") this.#onLeader(watch);
+    if (ready.role === "leader") this.#onLeader(watch, watch.term);
+    else if (ready.entries.length > 0) this.#onFormerLeader(watch, ready);
     watch.role = ready.role;
     if (hardState !== null && hardState.commit > watch.commit)
       this.#onCommit(watch, hardState.commit, membership);
@@ -327,22 +328,29 @@ export class Ledger {
       this.violate(`logs that share entry ${entry.index} differ before it, one at ${watch.peer}`);
   }
 
-  #onLeader(watch: Watch): void {
+  /** It led a term and gave it up before its first Ready as a leader: an earlier version draws none while it compacts. */
+  #onFormerLeader(watch: Watch, { entries, messages }: Ready): void {
+    const term = entries.at(-1)?.term;
+    const led = messages.some((message) => message.kind === "heartbeat" && message.term === term);
+    if (led && term !== undefined) this.#onLeader(watch, term);
+  }
+
+  #onLeader(watch: Watch, term: number): void {
     const name = `${watch.peer}/${watch.life}`;
-    const known = this.#leaders.get(watch.term);
+    const known = this.#leaders.get(term);
     if (known === name) return;
     if (known !== undefined) {
-      this.violate(`term ${watch.term} has two leaders: ${known} and ${name}`);
+      this.violate(`term ${term} has two leaders: ${known} and ${name}`);
       return;
     }
-    this.#leaders.set(watch.term, name);
+    this.#leaders.set(term, name);
     this.#counts.leaderships += 1;
-    this.#note(`${watch.peer} leads term ${watch.term}`);
+    this.#note(`${watch.peer} leads term ${term}`);
     // What a later term committed meanwhile is none of its business (Raft 5.4.3).
     for (let index = Math.max(1, watch.base + 1); index <= this.commit; index += 1) {
-      if ((this.#commitTerms[index] ?? 0) >= watch.term) continue;
+      if ((this.#commitTerms[index] ?? 0) >= term) continue;
       if (watch.termAt(index) !== this.committed[index]?.term) {
-        this.violate(`${name} leads term ${watch.term} without committed entry ${index}`);
+        this.violate(`${name} leads term ${term} without committed entry ${index}`);
         return;
       }
     }
