@@ -40,7 +40,8 @@ function whoIsFirst(r: RaftState): readonly Progress[] | null {
   const { membership, log, config } = r;
   const isQuiet = r.transferee === null && r.membershipPendingIndex <= log.applied;
   if (!isQuiet || isJoint(membership) || !membership.voters.includes(r.id)) return null;
-  // What was there before is committed: nobody else waits, and the quorum's word on these entries is the next one.
+  // While others are under way, or many come together, each message carries many: there is little to save.
+  if (log.offered > log.committed) return null;
   if (log.lastIndex - log.committed > config.holdBackEntriesMax) return null;
   const needed = Math.floor(membership.voters.length / 2);
   const candidates: Progress[] = [];
