@@ -122,6 +122,25 @@ test("a commit that a minority has on disk is seen", () => {
   expect(ledger.violation).toMatch(/1 of 3 voters have on disk/);
 });
 
+test("only an earlier version may count by the membership that its last Ready replaced", () => {
+  for (const early of [true, false]) {
+    const { ledger, ready, save, a } = led();
+    for (const id of ["a", "b"]) {
+      save(id, { hardState: hard(1, "a", 0), entries: [entry(1, 1), entry(2, 1)] });
+    }
+    a.countsMeanwhile = early;
+    ledger.onMembership(a, { ...membership, voters: ["a", "b"] });
+    ready(a, { role: "leader", leader: "a", hardState: hard(1, "a", 0), entries: [entry(2, 1)] });
+    const now = { ...membership, voters: ["b", "c"] };
+    a.membershipIndex = 1;
+    ledger.onMembership(a, now);
+    const commit = { ...empty, role: "leader", leader: "a", hardState: hard(1, "a", 2) } as const;
+    ledger.onReady(a, commit, () => now);
+    if (early) expect(ledger.violation).toBeNull();
+    else expect(ledger.violation).toMatch(/entry 2, which 1 of 2 voters have on disk/);
+  }
+});
+
 test("a leader that commits an entry of an earlier term by counting is seen", () => {
   const { ledger, ready, save, a } = led();
   for (const id of ["a", "b"]) save(id, { hardState: hard(2, "a", 0), entries: [entry(1, 1)] });

@@ -300,6 +300,7 @@ export class Host implements Endpoint {
     if (wrong !== null) ledger.violate(`${this.peer}: its log is not what was saved: ${wrong}`);
     const { peer, claims } = this;
     const watch = new Watch(peer, this.#lives, claims, saved);
+    watch.countsMeanwhile = this.traits.old;
     const registers = new Registers();
     registers.load(saved.snapshot?.data ?? new Uint8Array(0));
     const core = this.#watched(

@@ -25,6 +25,10 @@ export class Watch {
   /** Index of the newest membership entry that it applied, or of the snapshot that brought it. */
   membershipIndex = 0;
   membershipUnseen = false;
+  /** An earlier version: messages come while it saves and applies a Ready, so that it counts by the membership before. */
+  countsMeanwhile = false;
+  /** By which it may have counted since its last Ready, the newest last. */
+  memberships: Membership[] = [];
 
   constructor(peer: PeerId, life: number, claims: Claims, saved: Loaded) {
     this.peer = peer;
@@ -145,6 +149,7 @@ export class Ledger {
     if (hardState !== null && hardState.commit > watch.commit)
       this.#onCommit(watch, hardState.commit, membership);
     if (ready.committed.length > 0) this.#onCommitted(watch, ready.committed);
+    watch.memberships.splice(0, watch.memberships.length - 1);
   }
 
   /** Before `message` leaves. */
@@ -227,6 +232,7 @@ export class Ledger {
   /** The turn is over and the core has heard of what is applied. */
   onMembership(watch: Watch, membership: Membership): void {
     watch.membershipUnseen = false;
+    watch.memberships.push(membership);
     const text = textOf(membership);
     const known = this.#memberships.get(watch.membershipIndex);
     if (known === undefined) {
@@ -375,14 +381,10 @@ export class Ledger {
       this.violate(
         `${watch.peer}, ${watch.role} of term ${watch.term}, is the first to commit entry ${commit} of term ${term}`,
       );
-    const holds = (id: PeerId): boolean => this.#claimsOf(id)?.holds(commit, term) ?? false;
-    for (const half of [membership.voters, membership.outgoing]) {
-      const durable = half.filter(holds).length;
-      if (half.length > 0 && durable <= half.length / 2)
-        this.violate(
-          `${watch.peer} commits entry ${commit}, which ${durable} of ${half.length} voters have on disk`,
-        );
-    }
+    const lack = this.#lackOf(membership, commit, term);
+    const before = watch.countsMeanwhile ? watch.memberships : [];
+    if (lack !== null && !before.some((one) => this.#lackOf(one, commit, term) === null))
+      this.violate(`${watch.peer} commits entry ${commit}, which ${lack}`);
     for (let index = this.commit + 1; index <= commit; index += 1) {
       const entry = watch.entries[index - watch.base - 1];
       if (entry !== undefined) this.committed[index] = entry;
@@ -391,6 +393,17 @@ export class Ledger {
     this.#counts["entries committed"] += commit - this.commit;
     this.#note(`${watch.peer} commits entry ${commit} of term ${term}`);
     this.commit = commit;
+  }
+
+  /** Why no quorum of `membership` has the entry on disk; null when one has. */
+  #lackOf(membership: Membership, index: number, term: number): string | null {
+    const holds = (id: PeerId): boolean => this.#claimsOf(id)?.holds(index, term) ?? false;
+    for (const half of [membership.voters, membership.outgoing]) {
+      const durable = half.filter(holds).length;
+      if (half.length > 0 && durable <= half.length / 2)
+        return `${durable} of ${half.length} voters have on disk`;
+    }
+    return null;
   }
 
   #onCommitted(watch: Watch, entries: readonly Entry[]): void {
