@@ -13,6 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// Longest report.
 pub const REPORT_BYTES_MAX: usize = 16 * 1024;
 
+/// Longest that a process that has failed waits for the end of the one between it and the maker, in ms: it has one message to send.
+const TELL_TIMEOUT_MS: i32 = 10_000;
+
 /// What init tells its maker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "init", rename_all = "lowercase")]
@@ -96,6 +99,18 @@ pub(crate) fn join_groups(channel: BorrowedFd<'_>) -> Result<(), Failure> {
 pub(crate) fn tell_attached(channel: BorrowedFd<'_>, entrances: &[OwnedFd]) -> io::Result<()> {
     let fds: Vec<BorrowedFd<'_>> = entrances.iter().map(AsFd::as_fd).collect();
     socket::send_with_fds(channel, ATTACHED, &fds)
+}
+
+/// Waits until the process that made this one, and tells of it, has ended. What this one says of itself must come after that:
+/// who hears first that it has failed would not know whom to wait for.
+pub(crate) fn await_told(maker: BorrowedFd<'_>) {
+    let mut fds = [libc::pollfd {
+        fd: maker.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }];
+    // A maker that does not end is ended by whoever waits for its report.
+    drop(process::poll(&mut fds, TELL_TIMEOUT_MS));
 }
 
 /// Says why there will be no program, and ends this process.

@@ -69,8 +69,19 @@ fn plain(failure: Failure) -> Unstartable {
 /// Runs as the process between maker and init: enters what holds only for children, clones init as its sibling, and ends.
 pub(crate) fn run_between(orders: &Orders<'_>) -> ! {
     let channel = orders.channel.as_fd();
+    let first = match process::own_pidfd() {
+        Ok(first) => first,
+        Err(error) => channel::give_up(
+            channel,
+            plain(Failure::io("pinning the process between", &error)),
+        ),
+    };
     match enter_and_clone(orders) {
-        Ok(process::Side::Child) => run(orders),
+        Ok(process::Side::Child) => {
+            channel::await_told(first.as_fd());
+            drop(first);
+            run(orders)
+        }
         Ok(process::Side::Parent(pid)) => {
             channel::tell(channel, &Report::Born { pid });
             process::exit_now(0)

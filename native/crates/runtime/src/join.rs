@@ -277,6 +277,13 @@ fn run(orders: &Orders<'_>) -> ! {
             .filter_map(|index| RawFd::try_from(streams::FIRST_FD + index).ok()),
     );
     streams::close_all_but(&mut kept);
+    let first = match orders.between().then(process::own_pidfd).transpose() {
+        Ok(first) => first,
+        Err(error) => channel::give_up(
+            channel,
+            plain(Failure::io("pinning the process between", &error)),
+        ),
+    };
     match go_in(orders) {
         Ok(process::Side::Parent(pid)) => {
             channel::tell(channel, &Report::Born { pid });
@@ -284,6 +291,9 @@ fn run(orders: &Orders<'_>) -> ! {
         }
         Ok(process::Side::Child) => {
             let failed = become_program(orders);
+            if let Some(first) = &first {
+                channel::await_told(first.as_fd());
+            }
             channel::give_up(channel, failed)
         }
         Err(failure) => channel::give_up(channel, plain(failure)),

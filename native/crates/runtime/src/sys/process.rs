@@ -114,6 +114,12 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
+/// `pidfd` of the calling process itself.
+pub fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: getpid takes nothing and cannot fail.
+    pidfd(unsafe { libc::getpid() })
+}
+
 /// Signals the very process that a descriptor stands for.
 pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the siginfo pointer may be null.

@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("an_exec_is_in_every_namespace_and_group", everywhere),
     ("an_exec_has_its_own_identity", identity),
     ("an_exec_of_what_is_not_there_tells_why", missing),
+    ("an_exec_that_fails_at_once_is_waited_for", waited_for),
     ("an_exec_into_a_chroot_stays_inside", chrooted),
     ("an_exec_does_not_leak_or_escape_by_cwd", cwd),
     ("an_exec_into_a_dead_container_fails", dead),
@@ -108,6 +109,24 @@ fn missing() {
         "{}",
         failed.failure
     );
+}
+
+/// The process may have failed before the one that made it has told of it: who is not waited for keeps the container from ending.
+fn waited_for() {
+    let place = Place::new();
+    let mut container = place
+        .create("host", &place.spec(&["sleep", "60"]))
+        .expect("created");
+    container.start().expect("started");
+    let me = std::process::id();
+    for _ in 0..200 {
+        let failed = container
+            .exec(|process| process["args"] = json!(["/no/such"]))
+            .expect_err("no program");
+        assert_eq!(failed.exit_code, 127, "{}", failed.failure);
+        let left = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).expect("children");
+        assert_eq!(left.trim(), container.pid.to_string());
+    }
 }
 
 fn chrooted() {
