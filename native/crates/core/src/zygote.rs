@@ -5,7 +5,7 @@
 use crate::monitor;
 use shoal_protocol::Failure;
 use shoal_runtime::cgroup::detect::{self, Layout};
-use shoal_runtime::sys::{file, memory, process, region, socket};
+use shoal_runtime::sys::{code, file, memory, process, region, socket};
 use shoal_runtime::{proc, rlimits};
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,11 +14,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+/// The network namespace of this process.
+const NETWORK: &str = "/proc/self/ns/net";
+
 /// What a forked monitor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// A container, whose creation is in the directory; up to the parked init, or to the running program.
-    Create { start: bool },
+    /// A container, whose creation is in the directory; up to the parked init, or to the running program. It may get a network namespace
+    /// that the zygote makes while the monitor does the rest.
+    Create { start: bool, network: bool },
     /// A sandbox of the pool, which is to become a container later.
     Park,
 }
@@ -26,20 +30,33 @@ pub enum Task {
 impl Task {
     fn word(self) -> &'static [u8] {
         match self {
-            Self::Create { start: false } => b"m",
-            Self::Create { start: true } => b"r",
+            Self::Create {
+                start: false,
+                network: false,
+            } => b"m",
+            Self::Create {
+                start: true,
+                network: false,
+            } => b"r",
+            Self::Create {
+                start: false,
+                network: true,
+            } => b"mn",
+            Self::Create {
+                start: true,
+                network: true,
+            } => b"rn",
             Self::Park => b"p",
         }
     }
 
     fn read(word: &[u8]) -> Option<Self> {
-        [
-            Self::Create { start: false },
-            Self::Create { start: true },
-            Self::Park,
-        ]
-        .into_iter()
-        .find(|task| task.word() == word)
+        let create = |start| [false, true].map(|network| Self::Create { start, network });
+        [create(false), create(true)]
+            .concat()
+            .into_iter()
+            .chain([Self::Park])
+            .find(|task| task.word() == word)
     }
 }
 
@@ -63,6 +80,9 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
     // The kernel reaps monitors, so that each costs one fork and nobody waits for it. They do not inherit this.
     process::ignore_signal(libc::SIGCHLD);
     let requests = RequestSocket::take()?;
+    // SAFETY: a zygote has one thread. Where it cannot be done code is faulted in, as in any process.
+    drop(unsafe { code::own() });
+    let home = file::open(NETWORK, libc::O_RDONLY)?;
     // SAFETY: a zygote has one thread, and never starts another. Without memory for the region the heap serves.
     drop(unsafe { region::open() });
     crate::seccomp::warm();
@@ -87,20 +107,67 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
         let Some(task) = Task::read(&word[..length]) else {
             continue;
         };
-        fork_monitor(&requests, &layout, task, control, dir);
+        let kept = Kept {
+            requests: &requests,
+            home: &home,
+        };
+        kept.fork_monitor(&layout, task, control, dir);
     }
 }
 
-/// Forks a monitor, which lives on when the zygote ends. A failed fork closes `control`, which tells the core.
-fn fork_monitor(requests: &OwnedFd, layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) {
-    match process::fork() {
-        Ok(process::Side::Child) => {
-            process::default_signal(libc::SIGCHLD);
-            // SAFETY: in this process the descriptor is used by nobody any more; `requests` is never dropped here, as `run` does not return.
-            drop(unsafe { OwnedFd::from_raw_fd(requests.as_raw_fd()) });
-            monitor::run(layout, task, control, dir);
+/// The zygote's own descriptors, which no monitor keeps. They are never dropped, as `run` does not return.
+struct Kept<'a> {
+    requests: &'a OwnedFd,
+    /// The network namespace that it lives in.
+    home: &'a OwnedFd,
+}
+
+impl Kept<'_> {
+    /// Forks a monitor, which lives on when the zygote ends. A failed fork closes `control`, which tells the core.
+    fn fork_monitor(&self, layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) {
+        let wanted = matches!(task, Task::Create { network: true, .. });
+        let (giver, taker) = match wanted.then(socket::pair).transpose() {
+            Ok(pair) => pair.unzip(),
+            // Then init makes it.
+            Err(_) => (None, None),
+        };
+        match process::fork() {
+            Ok(process::Side::Child) => {
+                process::default_signal(libc::SIGCHLD);
+                for kept in [self.requests, self.home] {
+                    // SAFETY: in this process the descriptor is used by nobody any more.
+                    drop(unsafe { OwnedFd::from_raw_fd(kept.as_raw_fd()) });
+                }
+                drop(giver);
+                monitor::run(layout, task, control, dir, taker);
+            }
+            Ok(process::Side::Parent(_)) => {
+                drop((control, dir, taker));
+                if let Some(giver) = giver
+                    && let Ok(network) = self.make_network()
+                {
+                    // A monitor that has ended needs none.
+                    drop(socket::send_with_fds(
+                        giver.as_fd(),
+                        b"n",
+                        &[network.as_fd()],
+                    ));
+                }
+            }
+            Err(_) => drop((control, dir)),
         }
-        Ok(process::Side::Parent(_)) | Err(_) => drop((control, dir)),
+    }
+
+    /// Makes a network namespace with lo up, as the one that init would be cloned into. It takes a third of a start, and init none of it when
+    /// it is made while the monitor reads and prepares.
+    fn make_network(&self) -> io::Result<OwnedFd> {
+        process::unshare(libc::CLONE_NEWNET)?;
+        let made = process::loopback_up().and_then(|()| file::open(NETWORK, libc::O_RDONLY));
+        if process::join_namespace(self.home.as_fd(), libc::CLONE_NEWNET).is_err() {
+            // Nothing else may be born in a container's network. The core starts another zygote.
+            process::exit_now(1);
+        }
+        made
     }
 }
 

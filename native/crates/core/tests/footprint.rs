@@ -11,12 +11,61 @@ const MONITOR_KIB_MAX: u64 = 120;
 /// The same of the process from which they are forked.
 const ZYGOTE_KIB_MAX: u64 = 120;
 
-/// Kibibytes of a process that are no file's.
-fn anonymous_kib(pid: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
+/// The mappings of a process, as (first line, everything told of it) of smaps.
+fn mappings(pid: i32) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in text.lines() {
+        let is_first = line
+            .split(' ')
+            .next()
+            .is_some_and(|word| word.contains('-'));
+        match found.last_mut() {
+            Some((_, told)) if !is_first => *told += &format!("{line}\n"),
+            _ => found.push((line.to_owned(), String::new())),
+        }
+    }
+    found
+}
+
+/// One figure of a mapping, in kibibytes.
+fn kib(told: &str, what: &str) -> u64 {
+    let line = told.lines().find(|line| line.starts_with(what));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .expect("a process that lives")
+        .expect("a figure of smaps")
+}
+
+fn is_code(first: &str) -> bool {
+    first.contains(" r-xp ") && !first.ends_with("[vdso]")
+}
+
+/// Kibibytes of a process that are no file's, without its code, which is the zygote's.
+fn anonymous_kib(pid: i32) -> u64 {
+    let mappings = mappings(pid);
+    assert!(!mappings.is_empty(), "a process that lives");
+    mappings
+        .iter()
+        .filter(|(first, _)| !is_code(first))
+        .map(|(_, told)| kib(told, "Anonymous:"))
+        .sum()
+}
+
+/// The code is memory that forks take along (`sys::code`), all of it there and none of it a monitor's own.
+fn expect_common_code(zygote: i32, monitor: i32) {
+    for (pid, own) in [(zygote, None), (monitor, Some(0))] {
+        let code: Vec<_> = mappings(pid)
+            .into_iter()
+            .filter(|(first, _)| is_code(first))
+            .collect();
+        let [(first, told)] = &code[..] else {
+            panic!("one mapping with code, not {code:?}")
+        };
+        assert!(first.contains(" 00:00 0"), "it is still a file's: {first}");
+        assert!(kib(told, "Rss:") > 1024, "{told}");
+        if let Some(own) = own {
+            assert_eq!(kib(told, "Private_Dirty:"), own, "{told}");
+        }
+    }
 }
 
 #[test]
@@ -57,6 +106,7 @@ fn a_monitor_gives_back_what_it_needs_only_while_something_happens() {
         client.ok(exec);
     }
     rests("after execs");
+    expect_common_code(core.zygote().expect("a zygote"), monitor);
     let zygote = anonymous_kib(core.zygote().expect("a zygote"));
     assert!(zygote <= ZYGOTE_KIB_MAX, "the zygote holds {zygote} KiB");
     client.ok(json!({"call": "kill", "containerId": "talker", "signal": "KILL", "all": false}));

@@ -212,6 +212,8 @@ impl Draft<'_> {
                 no_pivot: request.no_pivot,
                 no_new_keyring: request.no_new_keyring,
                 meanwhile: &|_| self.home.write_for_exec(spec, seccomp),
+                root: None,
+                network: None,
             },
         )?;
         self.init = Some(parked.pid);

@@ -71,6 +71,8 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             plan: &plan,
             around: orders.around,
             sources: Cell::default(),
+            root: None,
+            network: None,
             joins: &[],
             stdio: &stdio,
             channel: match orders.channel.try_clone() {

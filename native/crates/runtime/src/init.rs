@@ -35,6 +35,10 @@ pub(crate) struct Orders<'a> {
     pub around: &'a Surroundings,
     /// Trees of mounts that the maker had to open; taken once.
     pub sources: Cell<Sources>,
+    /// The container's root where somebody has made it already, attached nowhere.
+    pub root: Option<&'a OwnedFd>,
+    /// Through this comes the network namespace, where somebody makes it meanwhile.
+    pub network: Option<&'a OwnedFd>,
     pub joins: &'a [Opened],
     pub stdio: &'a Stdio,
     /// Init's end of the channel. It closes with init, or at exec.
@@ -53,6 +57,18 @@ pub(crate) struct Orders<'a> {
     /// Init is made for a container that is told later.
     pub sandbox: bool,
     pub labels: &'a Labels,
+}
+
+impl Orders<'_> {
+    /// `CLONE_NEW*` of the namespaces that init is cloned into. The others it enters later.
+    pub(crate) fn cloned(&self) -> i32 {
+        let later = if self.network.is_some() {
+            libc::CLONE_NEWNET
+        } else {
+            0
+        };
+        self.plan.namespaces.new & !libc::CLONE_NEWCGROUP & !later
+    }
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -99,7 +115,7 @@ fn enter_and_clone(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
     join(orders, |kind| {
         !matches!(kind, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
     })?;
-    let mut new = kinds.new & !libc::CLONE_NEWCGROUP;
+    let mut new = orders.cloned();
     if kinds.makes(NEWTIME) {
         new &= !NEWTIME;
         doing("making a time namespace", process::unshare(NEWTIME))?;
@@ -192,6 +208,8 @@ fn close_others(orders: &Orders<'_>) {
     kept.push(orders.channel.as_raw_fd());
     kept.extend(orders.listener.iter().map(AsRawFd::as_raw_fd));
     kept.extend(orders.held.iter().map(AsRawFd::as_raw_fd));
+    kept.extend(orders.root.map(AsRawFd::as_raw_fd));
+    kept.extend(orders.network.map(AsRawFd::as_raw_fd));
     kept.extend(orders.joins.iter().map(|opened| opened.fd.as_raw_fd()));
     kept.extend(
         (0..orders.preserve_fds)
@@ -263,11 +281,9 @@ fn setup(orders: &Orders<'_>) -> Result<Option<OwnedFd>, Failure> {
 /// Builds the root and enters it.
 fn files(orders: &Orders<'_>) -> Result<(), Failure> {
     let plan = orders.plan;
-    let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, orders.sources.take())?;
-    files.mount_all(&mut || enter_cgroup(orders))?;
-    if plan.makes(libc::CLONE_NEWNET) {
-        doing("bringing lo up", process::loopback_up())?;
-    }
+    let sources = orders.sources.take();
+    let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, sources, orders.root)?;
+    files.mount_all(&mut || enter_network(orders), &mut || enter_cgroup(orders))?;
     set_names(plan)?;
     if let Stdio::Terminal { console_socket } = orders.stdio {
         let size = plan.spec.process.console_size.as_ref();
@@ -294,6 +310,26 @@ pub(crate) fn set_names(plan: &Plan) -> Result<(), Failure> {
         )?;
     }
     Ok(())
+}
+
+/// Enters the network namespace that somebody has made, or makes one; lo is up then.
+fn enter_network(orders: &Orders<'_>) -> Result<(), Failure> {
+    if !orders.plan.makes(libc::CLONE_NEWNET) {
+        return Ok(());
+    }
+    if let Some(giver) = orders.network {
+        if let Some(network) = socket::receive_fd(giver.as_fd()) {
+            return doing(
+                "entering the network namespace",
+                process::join_namespace(network.as_fd(), libc::CLONE_NEWNET),
+            );
+        }
+        doing(
+            "making a network namespace",
+            process::unshare(libc::CLONE_NEWNET),
+        )?;
+    }
+    doing("bringing lo up", process::loopback_up())
 }
 
 fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {

@@ -47,6 +47,12 @@ pub struct Options<'a> {
     pub no_new_keyring: bool,
     /// What the maker does of its own while init (the pid) mounts; its failure is the creation's.
     pub meanwhile: &'a dyn Fn(i32) -> Result<(), Failure>,
+    /// The container's root, where somebody has made it already (`root::detached`). Only for a container that makes its mount namespace and
+    /// has no user namespace.
+    pub root: Option<OwnedFd>,
+    /// A socket through which somebody gives the container's network namespace, with lo up, while all else is made. When nothing comes init makes
+    /// one. It is left alone when the container makes none, or has a user namespace, which must own it.
+    pub network: Option<OwnedFd>,
 }
 
 /// A container whose init waits for the start.
@@ -184,6 +190,11 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     let sources = plan.files.sources(&Kernel)?;
     let labels = labels_of(&plan.spec.process)?;
     let joins = open_joins(plan)?;
+    let kinds = &plan.namespaces;
+    let network = options
+        .network
+        .as_ref()
+        .filter(|_| kinds.makes(libc::CLONE_NEWNET) && !kinds.has(libc::CLONE_NEWUSER));
     let listener = match &options.park {
         Park::Channel | Park::Sandbox => None,
         Park::Socket { dir, name } => {
@@ -206,6 +217,8 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         plan,
         around: &around,
         sources: Cell::new(sources),
+        root: options.root.as_ref(),
+        network,
         joins: &joins,
         stdio: &options.stdio,
         channel: theirs,
@@ -272,11 +285,7 @@ fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Res
     let side = doing(
         "cloning init",
         process::clone(&process::Clone {
-            namespaces: if between {
-                0
-            } else {
-                kinds.new & !libc::CLONE_NEWCGROUP
-            },
+            namespaces: if between { 0 } else { orders.cloned() },
             cgroup: orders.cgroup.as_ref().map(AsFd::as_fd).filter(|_| !between),
             sibling: false,
         }),

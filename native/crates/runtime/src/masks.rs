@@ -14,12 +14,11 @@ pub fn mask(calls: &dyn Calls, root: BorrowedFd<'_>, paths: &[Vec<String>]) -> R
         file: None,
     };
     each(calls, root, paths, "masking", |target| {
-        let tree = if calls.stat(target)?.is_dir() {
-            cover.directory()?
+        if calls.stat(target)?.is_dir() {
+            cover.directory(target)
         } else {
-            cover.file()?
-        };
-        calls.attach(tree.as_fd(), target)
+            cover.file(target)
+        }
     })
 }
 
@@ -58,7 +57,8 @@ fn each(
     Ok(())
 }
 
-/// One empty directory and one /dev/null for all covers of a container, made when first needed and copied for each.
+/// One empty directory and one /dev/null for all covers of a container, made when first needed. The first cover is itself, each other one a
+/// copy of it: one that was only copied would have to be taken apart, for which the kernel waits for an RCU grace period.
 struct Cover<'c> {
     calls: &'c dyn Calls,
     directory: Option<OwnedFd>,
@@ -66,8 +66,8 @@ struct Cover<'c> {
 }
 
 impl Cover<'_> {
-    fn directory(&mut self) -> io::Result<OwnedFd> {
-        Self::copy(self.calls, &mut self.directory, || {
+    fn directory(&mut self, target: BorrowedFd<'_>) -> io::Result<()> {
+        Self::put(self.calls, &mut self.directory, target, || {
             let draft = Draft::new(self.calls, "tmpfs")?;
             draft.set("source", "tmpfs")?;
             draft.set("size", "0")?;
@@ -78,8 +78,8 @@ impl Cover<'_> {
         })
     }
 
-    fn file(&mut self) -> io::Result<OwnedFd> {
-        Self::copy(self.calls, &mut self.file, || {
+    fn file(&mut self, target: BorrowedFd<'_>) -> io::Result<()> {
+        Self::put(self.calls, &mut self.file, target, || {
             let null = devices::null_by(self.calls, libc::O_PATH)?;
             let tree = self.calls.clone_tree(null.as_fd(), false)?;
             self.calls.change_mount(tree.as_fd(), &READ_ONLY, false)?;
@@ -87,16 +87,19 @@ impl Cover<'_> {
         })
     }
 
-    /// Kernels before 6.15 do not copy a detached mount: there, each cover is made anew.
-    fn copy(
+    fn put(
         calls: &dyn Calls,
         held: &mut Option<OwnedFd>,
+        target: BorrowedFd<'_>,
         fresh: impl Fn() -> io::Result<OwnedFd>,
-    ) -> io::Result<OwnedFd> {
-        let first = match held {
-            Some(first) => first,
-            None => held.insert(fresh()?),
-        };
-        calls.clone_tree(first.as_fd(), false).or_else(|_| fresh())
+    ) -> io::Result<()> {
+        if let Some(first) = held {
+            let copy = calls.clone_tree(first.as_fd(), false)?;
+            return calls.attach(copy.as_fd(), target);
+        }
+        let first = fresh()?;
+        calls.attach(first.as_fd(), target)?;
+        *held = Some(first);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::sys::{Calls, Change, Draft, is, mount};
 use shoal_protocol::{Failure, calls::Rootfs};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Most layers that overlayfs stacks.
@@ -107,6 +107,16 @@ pub fn detached(
     let empty = format!("{}/{EMPTY}", rootfs.directory);
     overlay(calls, &lower(rootfs, &empty), &rootfs.directory, attributes)
         .map_err(|(error, _)| Failure::io(doing, &error))
+}
+
+/// Puts a root that was made detached where one that is mounted here would be.
+pub fn attach(calls: &dyn Calls, source: &RootSource, tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    let path = place(source).to_string_lossy();
+    let act = || -> io::Result<()> {
+        let target = calls.open(&path, libc::O_PATH | libc::O_DIRECTORY)?;
+        calls.attach(tree, target.as_fd())
+    };
+    act().map_err(|error| Failure::io(format!("putting the root on {path:?}"), &error))
 }
 
 /// Takes back what `prepare` made, as far as it is there.

@@ -217,6 +217,8 @@ pub fn park(
         no_pivot: false,
         no_new_keyring: false,
         meanwhile: &|_| Ok(()),
+        root: None,
+        network: None,
     };
     let mut parked = launch::create(&plan, &options)?;
     let channel = parked.channel.take().ok_or_else(|| {

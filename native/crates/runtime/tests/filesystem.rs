@@ -585,8 +585,8 @@ fn without_a_pivot_the_root_is_moved_over_the_hosts() {
             let source = RootSource::Directory(place.dir.join("root"));
             let plan = Plan::new(&spec, source, OWNED.cast_unsigned().into())?;
             let sources = plan.sources(&Kernel)?;
-            let mut files = Filesystem::begin(&Kernel, &plan, &around, sources)?;
-            files.mount_all(&mut || Ok(()))?;
+            let mut files = Filesystem::begin(&Kernel, &plan, &around, sources, None)?;
+            files.mount_all(&mut || Ok(()), &mut || Ok(()))?;
             files.finish()?;
             files.enter(true)?;
             let up = fs::read_to_string("../../../etc/mark").expect("no way up");

@@ -8,10 +8,11 @@ use crate::watcher::Token;
 use crate::zygote::Task;
 use shoal_protocol::calls::{Create, Health, HealthStatus, Status};
 use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::namespaces::Namespaces;
 use shoal_runtime::plan::RootSource;
 use shoal_runtime::sys::{Kernel, mount, socket};
 use shoal_runtime::{cgroup, root};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How often a creation is begun again when zygote or monitor died under it.
@@ -241,11 +242,26 @@ impl Containers {
             .begin(self.driver.as_ref(), create)
             .map_err(Broken::Failed)?;
         let (control, theirs) = socket::pair().map_err(doing)?;
+        let kinds = Namespaces::read(&create.spec.linux.namespaces).map_err(Broken::Failed)?;
+        // What a user namespace is to own can only be made in it.
+        let ours = !kinds.has(libc::CLONE_NEWUSER);
+        let task = Task::Create {
+            start,
+            network: ours && kinds.makes(libc::CLONE_NEWNET),
+        };
         self.zygote
-            .monitor(Task::Create { start }, theirs.as_fd(), dir.as_fd())
+            .monitor(task, theirs.as_fd(), dir.as_fd())
             .map_err(Broken::Failed)?;
         // From here the monitor alone holds the lock and the other end.
         drop((theirs, dir));
+        let wanted = ours && kinds.makes(libc::CLONE_NEWNS);
+        // A monitor that has failed already has said why, which is read right below.
+        drop(give_root(
+            control.as_fd(),
+            create,
+            wanted,
+            !self.driver.limits_devices(),
+        ));
         outcome(control)
     }
 
@@ -273,20 +289,32 @@ fn go_on(sandbox: Sandbox, create: &Create, start: bool) -> Result<Ready, Broken
         records::USE
     };
     let control = sandbox.control.as_fd();
-    let used = socket::send(control, word).and_then(|()| {
-        // Here, as the monitor has as much to do meanwhile. Without a root it makes the container cold, or finds out why nobody can.
-        let root = root::prepare(&create.rootfs).and_then(|()| {
-            let nodev = if sandbox.nodev { mount::ATTR_NODEV } else { 0 };
-            let source = RootSource::Overlay(create.rootfs.clone());
-            root::detached(&Kernel, &source, nodev)
-        });
-        let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
-        socket::send_with_fds(control, records::ROOT, &fds)
-    });
+    // The root is made here, as the monitor has as much to do meanwhile.
+    let used =
+        socket::send(control, word).and_then(|()| give_root(control, create, true, sandbox.nodev));
     match used {
         Ok(()) => outcome(sandbox.control),
         Err(_) => Err(Broken::Vanished),
     }
+}
+
+/// Makes the root of a container, if it is `wanted`, and gives it to the monitor. One who gets none makes it itself, or finds out why nobody can.
+fn give_root(
+    control: BorrowedFd<'_>,
+    create: &Create,
+    wanted: bool,
+    nodev: bool,
+) -> std::io::Result<()> {
+    let make = || {
+        root::prepare(&create.rootfs).and_then(|()| {
+            let nodev = if nodev { mount::ATTR_NODEV } else { 0 };
+            let source = RootSource::Overlay(create.rootfs.clone());
+            root::detached(&Kernel, &source, nodev)
+        })
+    };
+    let root = wanted.then(make).and_then(Result::ok);
+    let fds: Vec<_> = root.iter().map(AsFd::as_fd).collect();
+    socket::send_with_fds(control, records::ROOT, &fds)
 }
 
 /// The monitor's word on the creation.

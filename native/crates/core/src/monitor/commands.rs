@@ -94,12 +94,8 @@ impl Monitor {
         }
     }
 
-    /// Starts the program of a container that has just been made; `control` hears what comes of it.
-    pub(super) fn start_at_once(&mut self, control: &OwnedFd) {
-        if let Some(channel) = &self.channel {
-            // Init that has ended is found so, and told as the failure of the start.
-            drop(socket::send(channel.as_fd(), channel::START));
-        }
+    /// For a container whose init has been told to start already: `control` hears what comes of it.
+    pub(super) fn await_start(&mut self, control: &OwnedFd) {
         self.starter = control.try_clone().ok().map(|socket| Starter {
             socket,
             unannounced: true,

@@ -12,6 +12,7 @@ use shoal_protocol::Failure;
 use shoal_protocol::calls::{Create, Status, Stdin};
 use shoal_runtime::Filter;
 use shoal_runtime::cgroup::{self, Driver, detect::Layout};
+use shoal_runtime::channel;
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::streams::Stdio;
@@ -41,8 +42,32 @@ pub(super) struct Journal {
 
 /// The monitor's side of a program's streams, before the program is there.
 pub(super) struct Pipes {
-    streams: Streams,
+    /// The end of the first client's input is the program's.
+    once: bool,
     ours: Ours,
+}
+
+/// What others make of a container while its monitor reads what it is to be.
+#[derive(Default)]
+pub(super) struct Given<'a> {
+    /// Through this the zygote gives its network namespace.
+    pub(super) network: Option<OwnedFd>,
+    /// Through this the core gives its root.
+    pub(super) control: Option<&'a OwnedFd>,
+}
+
+/// The root that the core has made for the container. None when it could not, or is gone: then nobody makes one meanwhile.
+pub(super) fn receive_root(control: &OwnedFd) -> Option<OwnedFd> {
+    socket::receive_fd(control.as_fd())
+}
+
+/// Opens the container's log. On a disk that has removed many files of late this takes as long as half of init's mounts.
+pub(super) fn open_sink(create: &Create) -> Result<Sink, Failure> {
+    let Some(log) = &create.log else {
+        return Ok(Sink::Nowhere);
+    };
+    let opened = region::outside(|| LogSink::open(log).map(Box::new));
+    doing(&format!("opening log {:?}", log.path), opened).map(Sink::Log)
 }
 
 impl Workshop {
@@ -67,11 +92,17 @@ impl Workshop {
         })
     }
 
-    /// Makes the container from nothing and commits it.
-    pub(super) fn build(self) -> Result<Monitor, Failure> {
+    /// Makes the container from nothing, commits it, and starts its program if that is wanted.
+    pub(super) fn build(self, given: Given<'_>, start: bool) -> Result<Monitor, Failure> {
         let journal = Journal::parse(&self.read(records::CREATE_FILE)?)?;
-        root::prepare(&journal.create.rootfs)?;
         let (pipes, stdio) = Pipes::open(&journal.create)?;
+        // In any case, so that nobody else works on the root afterwards.
+        let root = given.control.and_then(receive_root);
+        if root.is_none() {
+            // Where the core could make none this tells why.
+            root::withdraw(&journal.create.rootfs)?;
+            root::prepare(&journal.create.rootfs)?;
+        }
         let prepared = Cell::new(None);
         let options = Options {
             driver: self.driver.as_ref(),
@@ -85,18 +116,22 @@ impl Workshop {
             no_pivot: false,
             no_new_keyring: false,
             meanwhile: &|pid| {
-                prepared.set(Some(Commit::prepare(&self.dir, &journal.plan, pid)?));
+                let sink = open_sink(&journal.create)?;
+                let commit = Commit::prepare(&self.dir, &journal.plan, pid)?;
+                prepared.set(Some((sink, commit)));
                 Ok(())
             },
+            root,
+            network: given.network,
         };
         let parked = launch::create(&journal.plan, &options)?;
         drop(options);
-        let streams = pipes.take().inspect_err(|_| end(&parked))?;
-        let commit = prepared
+        let (sink, commit) = prepared
             .take()
             .expect("a creation that succeeds has prepared its commit");
+        let streams = pipes.take(sink).inspect_err(|_| end(&parked))?;
         let committed = commit.finish(&self.dir).inspect_err(|_| end(&parked))?;
-        self.monitor(journal, parked, streams, committed)
+        self.monitor(journal, parked, streams, committed, start)
     }
 
     /// A record in the directory.
@@ -107,14 +142,21 @@ impl Workshop {
         )
     }
 
-    /// The monitor of a container that has been committed. Nothing of it lies in the region, where plan and journal end here.
+    /// The monitor of a container that has been committed, whose program starts now if that is wanted. Nothing of it lies in the region, where
+    /// plan and journal end here.
     pub(super) fn monitor(
         self,
         journal: Journal,
         parked: Parked,
         streams: Streams,
         committed: Committed,
+        start: bool,
     ) -> Result<Monitor, Failure> {
+        // First of all, as somebody waits for the program; what is left to be done here is done while init becomes it.
+        if start && let Some(channel) = &parked.channel {
+            // Init that has ended is found so, and told as the failure of the start.
+            drop(socket::send(channel.as_fd(), channel::START));
+        }
         let Journal { plan, .. } = journal;
         let container = region::outside(|| Container {
             id: plan.container_id.clone(),
@@ -171,28 +213,22 @@ impl Journal {
 }
 
 impl Pipes {
-    /// Opens the log and the pipes, or the way to the terminal, whose other ends are for the program.
+    /// Opens the pipes, or the way to the terminal, whose other ends are for the program.
     pub(super) fn open(create: &Create) -> Result<(Self, Stdio), Failure> {
-        let sink = match &create.log {
-            Some(log) => {
-                let opened = region::outside(|| LogSink::open(log).map(Box::new));
-                Sink::Log(doing(&format!("opening log {:?}", log.path), opened)?)
-            }
-            None => Sink::Nowhere,
-        };
         let stdin = create.stdin != Stdin::Closed;
         let made = execs::make_streams(create.spec.process.terminal, stdin);
         let (stdio, ours) = doing("making the standard streams", made)?;
-        let streams = Streams::new(create.stdin == Stdin::Once, sink);
-        Ok((Self { streams, ours }, stdio))
+        let once = create.stdin == Stdin::Once;
+        Ok((Self { once, ours }, stdio))
     }
 
     /// The streams of a program that has been made.
-    pub(super) fn take(mut self) -> Result<Streams, Failure> {
+    pub(super) fn take(self, sink: Sink) -> Result<Streams, Failure> {
+        let mut streams = Streams::new(self.once, sink);
         let opened = self.ours.take();
-        let opened = region::outside(|| opened.and_then(|ends| self.streams.open(ends)));
+        let opened = region::outside(|| opened.and_then(|ends| streams.open(ends)));
         doing("taking the standard streams over", opened)?;
-        Ok(self.streams)
+        Ok(streams)
     }
 }
 

@@ -11,7 +11,7 @@ mod health;
 mod parking;
 mod streams;
 
-use self::creation::Workshop;
+use self::creation::{Given, Workshop};
 use self::execs::Execs;
 use self::health::Health;
 pub use self::health::{RESULTS_MAX as HEALTH_RESULTS_MAX, is_checked};
@@ -41,13 +41,19 @@ const READ_BYTES: usize = 64 * 1024;
 /// A monitor that nothing has happened to for this long gives back what it does not need. Shorter lives do not pay for it.
 const REST_AFTER: Duration = Duration::from_millis(20);
 
-/// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to.
-pub fn run(layout: &Layout, task: Task, control: OwnedFd, dir: OwnedFd) -> ! {
-    match make(layout, task, &control, dir) {
+/// The whole life of a monitor; `dir` is the locked directory of the creation, or of the sandbox that one may come to. Through `network` comes
+/// the container's network namespace, where the zygote makes it.
+pub fn run(
+    layout: &Layout,
+    task: Task,
+    control: OwnedFd,
+    dir: OwnedFd,
+    network: Option<OwnedFd>,
+) -> ! {
+    match make(layout, task, &control, dir, network) {
         Ok((mut monitor, start)) => {
             if start {
-                // First of all, as somebody waits for the program; what is left to be done here is done while init becomes it.
-                monitor.start_at_once(&control);
+                monitor.await_start(&control);
             }
             monitor.announce(control, !start);
             monitor.serve()
@@ -71,12 +77,19 @@ fn make(
     task: Task,
     control: &OwnedFd,
     dir: OwnedFd,
+    network: Option<OwnedFd>,
 ) -> Result<(Box<Monitor>, bool), Failure> {
     // SAFETY: a fork of the zygote, which has one thread; no monitor ever starts another. Without memory for the region the heap serves.
     drop(unsafe { region::open() });
     let made = match task {
-        Task::Create { start } => Workshop::open(layout, dir)
-            .and_then(Workshop::build)
+        Task::Create { start, .. } => Workshop::open(layout, dir)
+            .and_then(|workshop| {
+                let given = Given {
+                    network,
+                    control: Some(control),
+                };
+                workshop.build(given, start)
+            })
             .map(|monitor| (monitor, start)),
         Task::Park => parking::run(layout, control, dir),
     };

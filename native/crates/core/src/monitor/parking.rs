@@ -1,8 +1,8 @@
 //! The monitor of a sandbox: it prepares what does not depend on the container, waits until the sandbox is used or discarded, then goes on
 //! as the container's monitor.
 
-use super::creation::{Commit, Journal, Pipes, Workshop, end};
-use super::streams::Streams;
+use super::creation::{self, Commit, Given, Journal, Pipes, Workshop, end};
+use super::streams::{Sink, Streams};
 use super::{Monitor, doing};
 use crate::records::{self, Message, Parked};
 use shoal_protocol::calls::{Create, Rootfs, Seccomp, Stdin};
@@ -60,15 +60,8 @@ pub(super) fn run(
             process::exit_now(0);
         }
     };
-    kept.become_container(told, journal?, control)
+    kept.become_container(told, journal?, control, start)
         .map(|monitor| (monitor, start))
-}
-
-/// The root that the core has made for the container. None when it could not, or is gone: then nobody makes one meanwhile.
-fn receive_root(control: &OwnedFd) -> Option<OwnedFd> {
-    let mut word = [0u8; 8];
-    let (_, fds) = socket::receive_with_fds(control.as_fd(), &mut word).ok()?;
-    fds.into_iter().next()
 }
 
 fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
@@ -167,6 +160,7 @@ impl Kept {
         told: Result<(), Failure>,
         journal: Journal,
         control: &OwnedFd,
+        start: bool,
     ) -> Result<Monitor, Failure> {
         let Self {
             workshop,
@@ -177,20 +171,20 @@ impl Kept {
         let begun =
             told.and_then(|()| own(&workshop, driver.as_ref(), &record, &sandbox, &journal));
         // In any case, so that nobody else works on the root when it is taken back.
-        let root = receive_root(control);
+        let root = creation::receive_root(control);
         let filled = begun.and_then(|own| fill(&mut sandbox, root, own, &journal));
         match filled {
             Ok((streams, commit)) => {
                 let finished = commit.finish(&workshop.dir);
                 let committed = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                workshop.monitor(journal, parked, streams, committed)
+                workshop.monitor(journal, parked, streams, committed, start)
             }
             Err(_) => {
                 // Whatever it was: making it cold works, or tells the reason in its own words.
                 end(sandbox.parked());
                 undo(&workshop, &record, &journal.create)?;
-                workshop.build()
+                workshop.build(Given::default(), start)
             }
         }
     }
@@ -199,6 +193,7 @@ impl Kept {
 /// What is a container's own, but its root.
 struct Own {
     pipes: Pipes,
+    sink: Sink,
     stdio: Stdio,
     volumes: Vec<OwnedFd>,
     commit: Commit,
@@ -214,6 +209,7 @@ fn own(
 ) -> Result<Own, Failure> {
     let plan = &journal.plan;
     let (pipes, stdio) = Pipes::open(&journal.create)?;
+    let sink = creation::open_sink(&journal.create)?;
     let volumes = sandbox::volumes(plan)?;
     rename_group(driver, &record.cgroup, &plan.cgroup)?;
     let resources = Resources {
@@ -228,6 +224,7 @@ fn own(
     let commit = Commit::prepare(&workshop.dir, plan, sandbox.parked().pid)?;
     Ok(Own {
         pipes,
+        sink,
         stdio,
         volumes,
         commit,
@@ -250,7 +247,7 @@ fn fill(
     })?;
     sandbox.fill(root, own.volumes, own.stdio, journal.seccomp.as_deref())?;
     sandbox.await_ready()?;
-    Ok((own.pipes.take()?, own.commit))
+    Ok((own.pipes.take(own.sink)?, own.commit))
 }
 
 /// Gives a group its final name in every hierarchy; processes and settings stay. Only v1 can do this, and only within one parent.

@@ -203,12 +203,13 @@ fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
 }
 
 impl<'a> Filesystem<'a> {
-    /// Cuts the mount namespace off from the host's and mounts the root.
+    /// Cuts the mount namespace off from the host's and mounts the root: the one that is `given`, attached nowhere yet, or one of its own making.
     pub fn begin(
         calls: &'a dyn Calls,
         plan: &'a Plan,
         around: &'a Surroundings,
         sources: Sources,
+        given: Option<&OwnedFd>,
     ) -> Result<Self, Failure> {
         let propagation = plan.host_propagation();
         if !plan.owns(libc::CLONE_NEWNS) {
@@ -223,7 +224,13 @@ impl<'a> Filesystem<'a> {
         }
         let nodev = if around.nodev { mount::ATTR_NODEV } else { 0 };
         let listening = matches!(plan.propagation, Some((libc::MS_SLAVE, _)));
-        let root = root::mount(calls, &plan.source, nodev, listening)?;
+        let root = match given {
+            Some(given) => {
+                root::attach(calls, &plan.source, given.as_fd())?;
+                doing("keeping the root", given.try_clone())?
+            }
+            None => root::mount(calls, &plan.source, nodev, listening)?,
+        };
         Ok(Self {
             calls,
             plan,
@@ -234,12 +241,14 @@ impl<'a> Filesystem<'a> {
         })
     }
 
-    /// Mounts everything and fills /dev. `enter_cgroup` is called once, before control groups are mounted, or at the end.
+    /// Mounts everything and fills /dev. `enter_network` is called once, before a sysfs is mounted, which shows the network of who mounts it, or at
+    /// the end; so is `enter_cgroup`, before control groups are mounted.
     pub fn mount_all(
         &mut self,
+        enter_network: &mut dyn FnMut() -> Result<(), Failure>,
         enter_cgroup: &mut dyn FnMut() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut entered = false;
+        let (mut networked, mut entered) = (false, false);
         let mut filled = self.plan.devices.is_none();
         let mut sources = std::mem::take(&mut self.sources.0).into_iter();
         let mut mounter = Mounter::new(self.calls, self.root.as_fd(), self.around, self.plan.owned);
@@ -253,6 +262,10 @@ impl<'a> Filesystem<'a> {
             .iter()
             .rposition(|planned| planned.destination == ["dev"]);
         for (index, planned) in self.plan.mounts.iter().enumerate() {
+            if !networked && planned.mount.kind == "sysfs" {
+                enter_network()?;
+                networked = true;
+            }
             if !entered && planned.mount.kind.starts_with("cgroup") {
                 enter_cgroup()?;
                 entered = true;
@@ -267,6 +280,9 @@ impl<'a> Filesystem<'a> {
         self.late_readonly = mounter.into_late_readonly();
         if !filled {
             self.fill_devices()?;
+        }
+        if !networked {
+            enter_network()?;
         }
         if !entered {
             enter_cgroup()?;

@@ -29,8 +29,8 @@ fn build(
 ) -> (Vec<String>, Result<(), Failure>) {
     let plan = plan(spec, owned).expect("a plan");
     let act = || -> Result<(), Failure> {
-        let mut files = Filesystem::begin(fake, &plan, around, plan.sources(fake)?)?;
-        files.mount_all(&mut || Ok(()))?;
+        let mut files = Filesystem::begin(fake, &plan, around, plan.sources(fake)?, None)?;
+        files.mount_all(&mut || Ok(()), &mut || Ok(()))?;
         files.finish()?;
         files.enter(false)
     };
@@ -133,11 +133,9 @@ fn the_usual_container_is_built_in_this_order() {
         "attach copy(/proc/sys) to /proc/sys",
         "copy host:/dev/null",
         "change copy(host:/dev/null) +ro",
-        "copy copy(host:/dev/null)",
-        "attach copy(copy(host:/dev/null)) to /proc/kcore",
+        "attach copy(host:/dev/null) to /proc/kcore",
         "new tmpfs,size=0,nr_inodes=1 ro,nosuid,nodev,noexec",
-        "copy new(tmpfs)",
-        "attach copy(new(tmpfs)) to /proc/asound",
+        "attach new(tmpfs) to /proc/asound",
         "change / +ro",
         "chdir /",
         "pivot",
@@ -264,14 +262,37 @@ fn a_dev_null_that_is_another_device_masks_nothing() {
 }
 
 #[test]
-fn masks_work_where_a_detached_mount_cannot_be_copied() {
-    let mut fake = Recording::new(&[("/dev", DIR), ("/a", DIR), ("/b", DIR)]);
-    fake.refuse = vec![("copy new(tmpfs)", libc::EINVAL)];
+fn the_first_mask_is_itself_and_the_others_are_copies_of_it() {
+    let fake = Recording::new(&[("/dev", DIR), ("/a", DIR), ("/b", DIR)]);
     let lines = built(&fake, json!({"linux": {"maskedPaths": ["/a", "/b"]}}));
     expect_order(
         &lines,
-        &["attach new(tmpfs) to /a", "attach new(tmpfs) to /b"],
+        &[
+            "attach new(tmpfs) to /a",
+            "copy new(tmpfs)",
+            "attach copy(new(tmpfs)) to /b",
+        ],
     );
+}
+
+#[test]
+fn a_root_that_is_given_is_put_in_its_place_and_none_is_made() {
+    let fake = Recording::new(&[("/dev", DIR)]);
+    let plan = plan(json!({}), ALL).expect("a plan");
+    let given = fake.clone_path("/r", true).expect("a tree");
+    let around = Surroundings::default();
+    let files = Filesystem::begin(&fake, &plan, &around, Sources::default(), Some(&given));
+    drop(files.expect("a root"));
+    expect_order(
+        &fake.lines(),
+        &[
+            r#"mount "" / "" recursive,private """#,
+            "attach / to host:/r",
+        ],
+    );
+    let made = fake.lines();
+    let copies = made.iter().filter(|line| line.starts_with("copy"));
+    assert_eq!(copies.count(), 1, "the one that was given: {made:?}");
 }
 
 #[test]

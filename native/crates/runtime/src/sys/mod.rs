@@ -2,6 +2,7 @@
 
 pub mod bpf;
 mod calls;
+pub mod code;
 pub mod file;
 pub mod inotify;
 pub mod memory;

@@ -174,6 +174,13 @@ pub fn send_with_fds(
     }
 }
 
+/// The first descriptor of the next message; None when it brings none, or the peer has closed.
+pub fn receive_fd(socket: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut word = [0u8; 8];
+    let (_, fds) = receive_with_fds(socket, &mut word).ok()?;
+    fds.into_iter().next()
+}
+
 /// Receives one message and its descriptors, all close-on-exec; no bytes when the peer has closed.
 pub fn receive_with_fds(
     socket: BorrowedFd<'_>,

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("kinds_that_are_not_named_are_the_makers", shared_kinds),
     ("namespaces_are_joined_by_path", joined_kinds),
     ("a_pid_namespace_is_joined_by_path", joined_pid),
+    ("a_network_that_is_given_is_the_containers", given_network),
     ("a_time_namespace_has_its_offsets", time_offsets),
     ("a_parked_init_waits_at_its_socket", parked_at_socket),
     (
@@ -128,6 +129,41 @@ fn children_but(running: i32) -> bool {
     match process::wait(-1, libc::WNOHANG) {
         Ok((pid, _)) => pid != 0 && pid != running,
         Err(_) => false,
+    }
+}
+
+/// One that comes through the socket is entered; when its maker goes without a word, init makes one, with lo up.
+fn given_network() {
+    let place = Place::new();
+    let script = "readlink /proc/self/ns/net; grep -c : /proc/net/dev; grep -q 127.0.0.1 /proc/net/fib_trie && echo up";
+    let spec = place.spec(&["sh", "-c", script]);
+    let home = file::open("/proc/self/ns/net", libc::O_RDONLY).expect("ours");
+    let link = || {
+        let link = fs::read_link("/proc/self/ns/net").expect("link");
+        link.to_string_lossy().into_owned()
+    };
+    let ours = link();
+    process::unshare(libc::CLONE_NEWNET).expect("a network");
+    process::loopback_up().expect("lo");
+    let made = file::open("/proc/self/ns/net", libc::O_RDONLY).expect("the new one");
+    let name = link();
+    process::join_namespace(home.as_fd(), libc::CLONE_NEWNET).expect("home again");
+    for given in [true, false] {
+        let (giver, taker) = socket::pair().expect("sockets");
+        if given {
+            socket::send_with_fds(giver.as_fd(), b"n", &[made.as_fd()]).expect("given");
+        }
+        drop(giver);
+        let mut container = place
+            .create_in("given", &spec, Some(taker))
+            .expect("a container");
+        container.start().expect("a start");
+        let (code, text) = container.end();
+        assert_eq!(code, 0, "{text}");
+        let (network, rest) = text.split_once('\n').expect("lines");
+        assert_eq!(network == name, given, "{network} of {name}");
+        assert_ne!(network, ours);
+        assert_eq!(rest, "1\nup\n", "lo alone");
     }
 }
 

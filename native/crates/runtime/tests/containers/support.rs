@@ -110,6 +110,16 @@ impl Place {
 
     /// Makes a container whose streams are pipes of ours.
     pub fn create(&self, id: &str, spec: &Value) -> Result<Container<'_>, Failure> {
+        self.create_in(id, spec, None)
+    }
+
+    /// As `create`, with a network namespace that comes through a socket.
+    pub fn create_in(
+        &self,
+        id: &str,
+        spec: &Value,
+        network: Option<OwnedFd>,
+    ) -> Result<Container<'_>, Failure> {
         let plan = self.plan(id, spec)?;
         let (stdout, write) = file::pipe().expect("pipe");
         let stderr = write.try_clone().expect("copy");
@@ -118,7 +128,12 @@ impl Place {
             stdout: write,
             stderr,
         });
-        let parked = launch::create(&plan, &self.options(stdio, Park::Channel))?;
+        let options = Options {
+            network,
+            ..self.options(stdio, Park::Channel)
+        };
+        let parked = launch::create(&plan, &options)?;
+        drop(options);
         Ok(Container {
             place: self,
             pid: parked.pid,
@@ -140,6 +155,8 @@ impl Place {
             no_pivot: false,
             no_new_keyring: false,
             meanwhile: &|_| Ok(()),
+            root: None,
+            network: None,
         }
     }
 

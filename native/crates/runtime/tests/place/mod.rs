@@ -78,8 +78,8 @@ impl Place {
                 process::set_umask(0);
                 before();
                 let sources = plan.sources(&Kernel)?;
-                let mut files = Filesystem::begin(&Kernel, &plan, around, sources)?;
-                files.mount_all(&mut || Ok(()))?;
+                let mut files = Filesystem::begin(&Kernel, &plan, around, sources, None)?;
+                files.mount_all(&mut || Ok(()), &mut || Ok(()))?;
                 files.finish()?;
                 files.enter(false)?;
                 Ok(look())
