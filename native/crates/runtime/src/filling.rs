@@ -71,8 +71,9 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             plan: &plan,
             around: orders.around,
             sources: Cell::default(),
-            root: None,
-            network: None,
+            root: Cell::default(),
+            network: Cell::default(),
+            cloned: 0,
             joins: &[],
             stdio: &stdio,
             channel: match orders.channel.try_clone() {
@@ -88,6 +89,7 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             no_pivot: false,
             new_keyring: orders.new_keyring,
             sandbox: false,
+            at_once: false,
             // Labelled programs are made cold: `sandbox::template`.
             labels: &Labels::default(),
         },

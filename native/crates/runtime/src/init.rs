@@ -36,9 +36,11 @@ pub(crate) struct Orders<'a> {
     /// Trees of mounts that the maker had to open; taken once.
     pub sources: Cell<Sources>,
     /// The container's root where somebody has made it already, attached nowhere.
-    pub root: Option<&'a OwnedFd>,
+    pub root: Cell<Option<OwnedFd>>,
     /// Through this comes the network namespace, where somebody makes it meanwhile.
-    pub network: Option<&'a OwnedFd>,
+    pub network: Cell<Option<OwnedFd>>,
+    /// `CLONE_NEW*` of the namespaces that init is cloned into. The others it enters later.
+    pub cloned: i32,
     pub joins: &'a [Opened],
     pub stdio: &'a Stdio,
     /// Init's end of the channel. It closes with init, or at exec.
@@ -56,19 +58,9 @@ pub(crate) struct Orders<'a> {
     pub new_keyring: bool,
     /// Init is made for a container that is told later.
     pub sandbox: bool,
+    /// The start follows at once.
+    pub at_once: bool,
     pub labels: &'a Labels,
-}
-
-impl Orders<'_> {
-    /// `CLONE_NEW*` of the namespaces that init is cloned into. The others it enters later.
-    pub(crate) fn cloned(&self) -> i32 {
-        let later = if self.network.is_some() {
-            libc::CLONE_NEWNET
-        } else {
-            0
-        };
-        self.plan.namespaces.new & !libc::CLONE_NEWCGROUP & !later
-    }
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -115,7 +107,7 @@ fn enter_and_clone(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
     join(orders, |kind| {
         !matches!(kind, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
     })?;
-    let mut new = orders.cloned();
+    let mut new = orders.cloned;
     if kinds.makes(NEWTIME) {
         new &= !NEWTIME;
         doing("making a time namespace", process::unshare(NEWTIME))?;
@@ -196,7 +188,7 @@ pub(crate) fn run(orders: &Orders<'_>) -> ! {
     if orders.sandbox {
         filling::run(orders, null.as_ref());
     }
-    let starter = park(orders);
+    let starter = if orders.at_once { None } else { park(orders) };
     let starter = starter.as_ref().map_or(channel, AsFd::as_fd);
     let failed = start(orders, null.as_ref(), starter);
     channel::give_up(starter, failed)
@@ -208,8 +200,11 @@ fn close_others(orders: &Orders<'_>) {
     kept.push(orders.channel.as_raw_fd());
     kept.extend(orders.listener.iter().map(AsRawFd::as_raw_fd));
     kept.extend(orders.held.iter().map(AsRawFd::as_raw_fd));
-    kept.extend(orders.root.map(AsRawFd::as_raw_fd));
-    kept.extend(orders.network.map(AsRawFd::as_raw_fd));
+    for given in [&orders.root, &orders.network] {
+        let fd = given.take();
+        kept.extend(fd.iter().map(AsRawFd::as_raw_fd));
+        given.set(fd);
+    }
     kept.extend(orders.joins.iter().map(|opened| opened.fd.as_raw_fd()));
     kept.extend(
         (0..orders.preserve_fds)
@@ -282,7 +277,8 @@ fn setup(orders: &Orders<'_>) -> Result<Option<OwnedFd>, Failure> {
 fn files(orders: &Orders<'_>) -> Result<(), Failure> {
     let plan = orders.plan;
     let sources = orders.sources.take();
-    let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, sources, orders.root)?;
+    let root = orders.root.take();
+    let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, sources, root)?;
     files.mount_all(&mut || enter_network(orders), &mut || enter_cgroup(orders))?;
     set_names(plan)?;
     if let Stdio::Terminal { console_socket } = orders.stdio {
@@ -317,7 +313,7 @@ fn enter_network(orders: &Orders<'_>) -> Result<(), Failure> {
     if !orders.plan.makes(libc::CLONE_NEWNET) {
         return Ok(());
     }
-    if let Some(giver) = orders.network {
+    if let Some(giver) = orders.network.take() {
         if let Some(network) = socket::receive_fd(giver.as_fd()) {
             return doing(
                 "entering the network namespace",
@@ -420,5 +416,13 @@ pub(crate) fn start(
         keyring: orders.new_keyring.then_some(&plan.container_id),
         memory_policy: spec.linux.memory_policy.as_ref(),
     };
-    program::become_program(&program, hooks)
+    let ready = match program::prepare(&program) {
+        Ok(ready) => ready,
+        Err(failed) => return failed,
+    };
+    if orders.at_once {
+        // Until here it was done while the maker commits. Who waits longer for its start keeps the host's privilege, and fails at the start only.
+        channel::hear(channel, START);
+    }
+    program::execute(&program, &ready, hooks)
 }

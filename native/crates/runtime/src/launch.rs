@@ -27,6 +27,9 @@ pub enum Park<'a> {
     /// A later process says so by a socket of this name in `dir` (`start_parked`). Init outlives its maker.
     /// A program that is not there fails the creation already.
     Socket { dir: BorrowedFd<'a>, name: &'a str },
+    /// As `Channel`, and its maker says so as soon as it has heard that init is ready, which goes on meanwhile as far as nothing is lost: what
+    /// fails then is a start that fails.
+    AtOnce,
     /// There is no container yet: its maker tells the rest later (`sandbox`). Ends with its maker.
     Sandbox,
 }
@@ -60,7 +63,7 @@ pub struct Parked {
     /// In the maker's pid namespace.
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// With `Park::Channel` and `Park::Sandbox`: takes `channel::START`, then gives the reason of a failed start or end of file.
+    /// Without `Park::Socket`: takes `channel::START`, then gives the reason of a failed start or end of file.
     pub channel: Option<OwnedFd>,
 }
 
@@ -195,8 +198,14 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         .network
         .as_ref()
         .filter(|_| kinds.makes(libc::CLONE_NEWNET) && !kinds.has(libc::CLONE_NEWUSER));
+    let later = network.map_or(0, |_| libc::CLONE_NEWNET);
+    // Init closes its own when they have served: the program's directory must not be found through them.
+    let own = |given: Option<&OwnedFd>| {
+        let copy = given.map(OwnedFd::try_clone).transpose();
+        doing("giving init what was made for it", copy).map(Cell::new)
+    };
     let listener = match &options.park {
-        Park::Channel | Park::Sandbox => None,
+        Park::Channel | Park::AtOnce | Park::Sandbox => None,
         Park::Socket { dir, name } => {
             let listening = socket::listen(*dir, name, libc::SOCK_SEQPACKET, 1);
             let listener = doing("making the socket for the start", listening)?;
@@ -217,8 +226,9 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         plan,
         around: &around,
         sources: Cell::new(sources),
-        root: options.root.as_ref(),
-        network,
+        root: own(options.root.as_ref())?,
+        network: own(network)?,
+        cloned: kinds.new & !libc::CLONE_NEWCGROUP & !later,
         joins: &joins,
         stdio: &options.stdio,
         channel: theirs,
@@ -231,6 +241,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
         sandbox: matches!(options.park, Park::Sandbox),
+        at_once: matches!(options.park, Park::AtOnce),
         labels: &labels,
     };
     let pid = clone_init(orders, &channel, &mut made.children)?;
@@ -285,7 +296,7 @@ fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Res
     let side = doing(
         "cloning init",
         process::clone(&process::Clone {
-            namespaces: if between { 0 } else { orders.cloned() },
+            namespaces: if between { 0 } else { orders.cloned },
             cgroup: orders.cgroup.as_ref().map(AsFd::as_fd).filter(|_| !between),
             sibling: false,
         }),

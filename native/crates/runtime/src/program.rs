@@ -41,44 +41,74 @@ fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
 }
 
+/// A program that is only to be executed: all that privilege is needed for has been done.
+pub(crate) struct Ready<'a> {
+    name: &'a str,
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
 /// Becomes the program; returns only with the reason why not. `hooks` run last, with the program's own user, privilege and filter: they
 /// are of the container's files.
 pub(crate) fn become_program(program: &Program<'_>, hooks: Option<Prepared<'_>>) -> Unstartable {
+    match prepare(program) {
+        Ok(ready) => execute(program, &ready, hooks),
+        Err(failed) => failed,
+    }
+}
+
+/// Becomes the program's user, in its directory and with its streams, and looks the program up.
+pub(crate) fn prepare<'a>(program: &Program<'a>) -> Result<Ready<'a>, Unstartable> {
     let process = program.process;
     let Some(name) = process.args.first() else {
-        return plain(Failure::invalid(
+        return Err(plain(Failure::invalid(
             "reading process.args",
             "it is empty; give the command to run",
-        ));
+        )));
     };
-    if let Err(failure) = assume(program) {
-        return plain(failure);
-    }
-    let path = match lookup::find(name, &process.env) {
-        Ok(path) => path,
-        Err(failed) => return failed,
-    };
+    assume(program).map_err(plain)?;
+    let path = lookup::find(name, &process.env)?;
     let env = home::complete(&process.env, process.user.uid);
     let strings = |texts: &mut dyn Iterator<Item = &String>| {
         texts
             .map(sys::c_string)
             .collect::<io::Result<Vec<CString>>>()
     };
-    let (path, args, env) = match (
+    match (
         sys::c_string(&path),
         strings(&mut process.args.iter()),
         strings(&mut env.iter()),
     ) {
-        (Ok(path), Ok(args), Ok(env)) => (path, args, env),
-        _ => return lookup::unstartable(name, &io::Error::from_raw_os_error(libc::EINVAL)),
-    };
-    let ready = release(program)
+        (Ok(path), Ok(args), Ok(env)) => Ok(Ready {
+            name,
+            path,
+            args,
+            env,
+        }),
+        _ => Err(lookup::unstartable(
+            name,
+            &io::Error::from_raw_os_error(libc::EINVAL),
+        )),
+    }
+}
+
+/// Gives up what the program is not to have, and becomes it; returns only with the reason why not.
+pub(crate) fn execute(
+    program: &Program<'_>,
+    ready: &Ready<'_>,
+    hooks: Option<Prepared<'_>>,
+) -> Unstartable {
+    let done = release(program)
         .and_then(|()| confine(program))
         .and_then(|()| hooks.map_or(Ok(()), Prepared::run));
-    if let Err(failure) = ready {
+    if let Err(failure) = done {
         return plain(failure);
     }
-    lookup::refused(name, &process::exec(&path, &args, &env))
+    lookup::refused(
+        ready.name,
+        &process::exec(&ready.path, &ready.args, &ready.env),
+    )
 }
 
 fn plain(failure: Failure) -> Unstartable {

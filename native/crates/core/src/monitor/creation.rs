@@ -108,7 +108,7 @@ impl Workshop {
             driver: self.driver.as_ref(),
             stdio,
             preserve_fds: 0,
-            park: Park::Channel,
+            park: if start { Park::AtOnce } else { Park::Channel },
             state: None,
             seccomp: journal.seccomp.as_deref(),
             // The lock on `dir` stays until this process is gone or has become the program.

@@ -209,7 +209,7 @@ impl<'a> Filesystem<'a> {
         plan: &'a Plan,
         around: &'a Surroundings,
         sources: Sources,
-        given: Option<&OwnedFd>,
+        given: Option<OwnedFd>,
     ) -> Result<Self, Failure> {
         let propagation = plan.host_propagation();
         if !plan.owns(libc::CLONE_NEWNS) {
@@ -227,7 +227,7 @@ impl<'a> Filesystem<'a> {
         let root = match given {
             Some(given) => {
                 root::attach(calls, &plan.source, given.as_fd())?;
-                doing("keeping the root", given.try_clone())?
+                given
             }
             None => root::mount(calls, &plan.source, nodev, listening)?,
         };

@@ -281,7 +281,7 @@ fn a_root_that_is_given_is_put_in_its_place_and_none_is_made() {
     let plan = plan(json!({}), ALL).expect("a plan");
     let given = fake.clone_path("/r", true).expect("a tree");
     let around = Surroundings::default();
-    let files = Filesystem::begin(&fake, &plan, &around, Sources::default(), Some(&given));
+    let files = Filesystem::begin(&fake, &plan, &around, Sources::default(), Some(given));
     drop(files.expect("a root"));
     expect_order(
         &fake.lines(),
