@@ -8,6 +8,7 @@ use crate::limits::ENTRIES_MAX;
 use crate::parents::{IMPLIED_MODE, Parents, writing};
 use crate::paths::{self, Marker};
 use crate::tar::{Entry, Kind, Tar, Time};
+use crate::writeback::{self, Progress};
 use crate::{LayerError, Shown, sys};
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
@@ -31,10 +32,27 @@ pub enum Devices {
 
 /// Unpacks all entries and tells how many there were. The stream is left right after the archive's end.
 pub fn extract(
+    tree: Tree,
+    source: &mut impl BufRead,
+    open_end: bool,
+    devices: Devices,
+) -> Result<u64, LayerError> {
+    let root = tree
+        .parents
+        .root()
+        .try_clone_to_owned()
+        .map_err(|error| LayerError::Write("opening the root".into(), error))?;
+    writeback::beside(root, |progress| {
+        extract_all(tree, source, open_end, devices, progress)
+    })
+}
+
+fn extract_all(
     mut tree: Tree,
     source: &mut impl BufRead,
     open_end: bool,
     devices: Devices,
+    progress: &mut Progress,
 ) -> Result<u64, LayerError> {
     let mut tar = Tar::new(source, open_end);
     let mut entries = 0;
@@ -66,7 +84,7 @@ pub fn extract(
             Marker::Opaque => tree.opaque(&entry, &parts[..parts.len() - 1])?,
             Marker::Whiteout(name) => tree.whiteout(&entry, &parts[..parts.len() - 1], name)?,
             Marker::None => tree.add(&entry, &parts, &mut |file| {
-                write_content(&mut tar, &entry, file)
+                write_content(&mut tar, &entry, file, progress)
             })?,
         }
     }
@@ -79,6 +97,7 @@ fn write_content(
     tar: &mut Tar<&mut impl BufRead>,
     entry: &Entry,
     file: &mut File,
+    progress: &mut Progress,
 ) -> Result<(), LayerError> {
     let failed = |error: io::Error| writing(entry, error);
     let Some(sparse) = &entry.sparse else {
@@ -90,6 +109,7 @@ fn write_content(
             file.write_all(there).map_err(failed)?;
             let count = there.len();
             tar.used(count);
+            progress.wrote(count as u64);
         }
     };
     for part in &sparse.parts {
@@ -100,6 +120,7 @@ fn write_content(
                 .map_err(failed)?;
             let count = there.len();
             tar.used(count);
+            progress.wrote(count as u64);
             done += count as u64;
         }
     }

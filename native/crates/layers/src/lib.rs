@@ -19,6 +19,7 @@ mod sys;
 mod tar;
 mod tar_writer;
 mod walk;
+mod writeback;
 
 pub use archive::{commit, diff, export};
 pub use limits::{ENTRIES_MAX, TAR_BYTES_MAX};
