@@ -37,6 +37,6 @@ export const commitNoticeMs = 5;
 /** New entries that go at once only to as many managers as a quorum needs, while nothing else is under way (raft/hold-back.ts). */
 export const holdBackEntriesMax = 4;
 /** How long they may be held back from the others, in ms. */
-export const holdBackMs = 5;
+export const holdBackMs = 20;
 /** The same where they are not committed by then: the first ones do not answer. About ten times what a commit takes. */
 export const hedgeMs = 2;

@@ -150,6 +150,21 @@ describe("holdBackEntriesMax", () => {
     expect(commit).toBe(lastIndex);
   });
 
+  test("what a follower proposed is not held back from it", () => {
+    const cluster = led();
+    cluster.propose("a", "before");
+    expect(told(cluster)).toEqual(["b"]);
+    cluster.settle();
+    cluster.propose("c", "its own");
+    cluster.work("c");
+    while (cluster.network.length > 0) cluster.deliver();
+    expect(told(cluster)).toEqual(["b", "c"]);
+    cluster.settle();
+    expect(cluster.peer("c").appliedIndex).toBe(cluster.core("a").status().commit);
+    cluster.propose("a", "after");
+    expect(told(cluster)).toEqual(["b"]);
+  });
+
   test("a read that a follower asks for brings it what it must see", () => {
     const cluster = led();
     cluster.propose("a", "x");

@@ -19,7 +19,8 @@ export function holdBack(r: RaftState): void {
   const first = whoIsFirst(r);
   for (const peer of r.peers.values()) {
     const lag = r.log.lastIndex - peer.match;
-    const isDue = first === null || first.includes(peer) || lag > HELD_BACK_LAG_MAX;
+    const asks = peer.proposed > peer.match;
+    const isDue = first === null || first.includes(peer) || asks || lag > HELD_BACK_LAG_MAX;
     const lacks = peer.id !== r.id && peer.next <= r.log.lastIndex;
     peer.heldBack = !isDue && lacks && isSteady(peer);
   }

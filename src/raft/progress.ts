@@ -85,6 +85,8 @@ export class Progress {
   snapshotElections = 0;
   /** Entries wait for this peer until they are let go (raft/hold-back.ts); meanwhile it gets nothing but heartbeats. */
   heldBack = false;
+  /** The last entry that this peer proposed, or one about then: it waits to see it applied. */
+  proposed = 0;
   /** The last entry that this peer acknowledged before it was committed: its word counted. */
   inTime = 0;
   /** Highest commit index in an append that is under way or has arrived. */

@@ -66,7 +66,11 @@ export function receive(r: RaftState, message: Message): void {
     }
     case "propose":
       // Handed on once: a proposal that met no leader here is lost, and its proposer asks again.
-      if (r.role === "leader" && message.entries.length > 0) acceptProposals(r, message.entries);
+      if (r.role === "leader" && message.entries.length > 0) {
+        const accepted = acceptProposals(r, message.entries) === null;
+        const proposer = r.peers.get(message.from);
+        if (accepted && proposer !== undefined) proposer.proposed = r.log.lastIndex;
+      }
       return;
     case "read-index":
       if (r.role === "leader") askRead(r, message.from, message.readId);
