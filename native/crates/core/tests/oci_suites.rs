@@ -369,3 +369,164 @@ fn a_program_that_the_kernel_refuses_is_told_in_one_bare_line() {
     assert_eq!(got.code, 1);
     bundle.assert_nothing_left(&bundle.id);
 }
+
+/// The groups of a process, one line a hierarchy.
+fn lines_of_groups(pid: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_container_has_its_group_in_the_v2_mount_beside_v1() {
+    if !possible() {
+        return;
+    }
+    if !std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        eprintln!("\n!!! SKIPPED: no hybrid machine !!!\n");
+        return;
+    }
+    let bundle = Bundle::new();
+    bundle.write();
+    assert_eq!(bundle.leave(&["run", "--detach", &bundle.id]).code, 0);
+    let pid = bundle.state(&bundle.id).expect("state")["pid"].to_string();
+    let of_init = lines_of_groups(&pid);
+    let last = of_init.last().expect("a line");
+    assert!(
+        last.starts_with("0::") && last.ends_with(&bundle.id),
+        "{last}"
+    );
+    let of_exec = bundle.ok(&["exec", &bundle.id, "cat", "/proc/self/cgroup"]);
+    assert_eq!(of_exec.trim().lines().last(), Some(last.as_str()));
+    // Asked for by name, it is in all of them.
+    let path = last.trim_start_matches("0::");
+    for args in [&["--cgroup", "/"][..], &[]] {
+        let line = [
+            &["exec"][..],
+            args,
+            &[&bundle.id, "cat", "/proc/self/cgroup"],
+        ]
+        .concat();
+        let all = bundle.ok(&line);
+        assert!(all.lines().all(|line| line.ends_with(path)), "{all}");
+    }
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.assert_nothing_left(&bundle.id);
+}
+
+/// Gives the container a user namespace with these mappings.
+fn in_user_namespace(bundle: &mut Bundle) -> serde_json::Value {
+    let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    bundle.config["linux"]["uidMappings"] = maps.clone();
+    bundle.config["linux"]["gidMappings"] = maps.clone();
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("namespaces")
+        .push(json!({"type": "user"}));
+    maps
+}
+
+#[test]
+fn a_user_namespace_keeps_what_a_binds_source_may_not_do() {
+    if !possible() {
+        return;
+    }
+    let mut bundle = Bundle::script("grep ' /mnt ' /proc/self/mounts");
+    let source = bundle.dir.join("source");
+    fs::create_dir(&source).expect("source");
+    fs::create_dir(bundle.dir.join("rootfs/mnt")).expect("mount point");
+    in_user_namespace(&mut bundle);
+    let mut run = |host: &str, options: serde_json::Value| {
+        let mounts = bundle.config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != "/mnt");
+        mounts.push(
+            json!({"destination": "/mnt", "type": "bind", "source": source, "options": options}),
+        );
+        bundle.write();
+        // The source's own attributes, in a mount namespace that ends with the run.
+        let line = format!(
+            "mount --bind {0} {0} && mount -o remount,bind,{host} {0} && exec \"$@\"",
+            source.display()
+        );
+        let run = bundle.command(&["run", &bundle.id]);
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-c", &line, "sh"])
+            .arg(run.get_program())
+            .args(run.get_args())
+            .current_dir(&bundle.dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("unshare");
+        bundle.assert_nothing_left(&bundle.id);
+        said(output)
+    };
+    for (host, options) in [
+        ("ro", json!(["bind", "rw"])),
+        ("nodev,nosuid", json!(["bind", "dev", "suid"])),
+        ("noatime", json!(["bind", "strictatime"])),
+        ("relatime", json!(["bind", "nodiratime"])),
+    ] {
+        let refused = run(host, options);
+        assert_ne!(refused.code, 0, "{host}: {refused:?}");
+        assert!(
+            refused
+                .err
+                .contains("error during container init: error mounting")
+                && refused.err.contains("operation not permitted"),
+            "{host}: {refused:?}"
+        );
+    }
+    // A word that only takes something away from access times says nothing, as for mount(8).
+    let times = run("nodiratime", json!(["bind", "diratime"]));
+    assert!(
+        times.code == 0 && times.out.contains("nodiratime"),
+        "{times:?}"
+    );
+    let kept = run("ro,nodev", json!(["bind", "nosuid"]));
+    assert_eq!(kept.code, 0, "{kept:?}");
+    let words: Vec<&str> = kept.out.split([' ', ',']).collect();
+    for attribute in ["ro", "nodev", "nosuid"] {
+        assert!(words.contains(&attribute), "{attribute}: {kept:?}");
+    }
+}
+
+#[test]
+fn owners_are_mapped_of_what_earlier_mounts_have_brought_into_the_root() {
+    if !possible() {
+        return;
+    }
+    for user in [false, true] {
+        let mut bundle = Bundle::script("stat -c %u:%g /plain/file /mapped/file");
+        let source = bundle.dir.join("source");
+        fs::create_dir(&source).expect("source");
+        fs::write(source.join("file"), "x").expect("file");
+        std::os::unix::fs::chown(source.join("file"), Some(5), Some(6)).expect("owned");
+        let maps = in_user_namespace(&mut bundle);
+        if !user {
+            let linux = bundle.config["linux"].as_object_mut().expect("linux");
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+            linux["namespaces"]
+                .as_array_mut()
+                .expect("namespaces")
+                .retain(|one| one["type"] != "user");
+        }
+        let root = bundle.dir.join("rootfs");
+        for name in ["plain", "mapped"] {
+            fs::create_dir(root.join(name)).expect("mount point");
+        }
+        let mounts = bundle.config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(json!({"destination": "/plain", "type": "bind", "source": source, "options": ["rbind"]}));
+        mounts.push(
+            json!({"destination": "/mapped", "type": "bind", "source": root.join("plain"),
+            "options": ["rbind"], "uidMappings": maps, "gidMappings": maps}),
+        );
+        // Mapped, an owner of the host is 100,000 further: in a container with the same mappings that is the id itself.
+        let want = if user {
+            "65534:65534\n5:6\n"
+        } else {
+            "5:6\n100005:100006\n"
+        };
+        assert_eq!(output(&bundle), want, "user namespace: {user}");
+    }
+}

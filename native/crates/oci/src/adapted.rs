@@ -21,7 +21,7 @@ impl Adapted {
     /// The driver of a machine with this layout.
     pub fn of(layout: &Layout, access: Access) -> Self {
         Self {
-            inner: Some(cgroup::driver(layout)),
+            inner: Some(cgroup::driver_for_callers(layout)),
             access,
             below: Vec::new(),
             init: None,
@@ -60,6 +60,19 @@ impl Driver for Adapted {
             ([], Some(init)) => inner.join_target(path, init),
             ([], None) => inner.clone_target(path),
             ([below, ..], _) => inner.clone_target(&format!("{path}/{}", below.path)),
+        }
+    }
+
+    fn place(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        match &self.inner {
+            Some(inner) => inner.place(path),
+            None => Ok(None),
+        }
+    }
+
+    fn withdraw(&self, path: &str) {
+        if let Some(inner) = &self.inner {
+            inner.withdraw(path);
         }
     }
 

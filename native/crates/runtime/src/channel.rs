@@ -24,6 +24,8 @@ pub enum Report {
     Born { pid: i32 },
     /// Namespaces and mounts are there: time for the host's hooks, to be answered by `HOOKED`.
     Mounted,
+    /// The source of the mount with this index is wanted as init's mount namespace has it, its owners mapped; answered by `SOURCE`.
+    Source { index: usize },
     /// Everything but the start is done.
     Ready,
     /// The filter is loaded and its listener has this number in init, to be taken and answered by `NOTIFIED`.
@@ -36,6 +38,8 @@ pub enum Report {
 pub const MAPPED: &[u8] = b"m";
 /// With descriptors: the process puts itself into its groups by them.
 pub const ATTACHED: &[u8] = b"a";
+/// With the descriptor of a detached tree.
+pub const SOURCE: &[u8] = b"t";
 pub const HOOKED: &[u8] = b"h";
 pub const START: &[u8] = b"s";
 pub const NOTIFIED: &[u8] = b"n";
@@ -91,6 +95,18 @@ pub(crate) fn join_groups(channel: BorrowedFd<'_>) -> Result<(), Failure> {
     let mut buffer = [0u8; 8];
     match socket::receive_with_fds(channel, &mut buffer) {
         Ok((length, entrances)) if &buffer[..length] == ATTACHED => entrance::enter(entrances),
+        _ => process::exit_now(1),
+    }
+}
+
+/// Has the maker make the tree of a bind. Ends this process when there is no maker any more.
+pub(crate) fn ask_source(channel: BorrowedFd<'_>, index: usize) -> Result<OwnedFd, Failure> {
+    tell(channel, &Report::Source { index });
+    let mut buffer = [0u8; 8];
+    match socket::receive_with_fds(channel, &mut buffer) {
+        Ok((length, mut trees)) if &buffer[..length] == SOURCE && !trees.is_empty() => {
+            Ok(trees.swap_remove(0))
+        }
         _ => process::exit_now(1),
     }
 }

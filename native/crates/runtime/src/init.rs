@@ -279,6 +279,8 @@ fn files(orders: &Orders<'_>) -> Result<(), Failure> {
     let sources = orders.sources.take();
     let root = orders.root.take();
     let mut files = Filesystem::begin(&Kernel, &plan.files, orders.around, sources, root)?;
+    let ask = |index| channel::ask_source(orders.channel.as_fd(), index);
+    files.ask(&ask);
     files.mount_all(&mut || enter_network(orders), &mut || enter_cgroup(orders))?;
     set_names(plan)?;
     if let Stdio::Terminal { console_socket } = orders.stdio {

@@ -1,7 +1,7 @@
 //! The maker's side of a container's first process: clone, groups, hooks of the host, and the start.
 
 use crate::cgroup::Driver;
-use crate::channel::{self, HOOKED, Listener, MAPPED, Report, START};
+use crate::channel::{self, HOOKED, Listener, MAPPED, Report, SOURCE, START};
 use crate::init::{self, Opened, Orders};
 use crate::labels::{Labels, Modules};
 use crate::lookup::Unstartable;
@@ -9,7 +9,7 @@ use crate::mounts::Surroundings;
 use crate::plan::Plan;
 use crate::streams::Stdio;
 use crate::sys::{Kernel, file, process, socket};
-use crate::{hooks, namespaces, rlimits, userns};
+use crate::{hooks, inner_sources, namespaces, rlimits, userns};
 use shoal_protocol::oci::{Process, State, Status};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_seccomp::Program as Filter;
@@ -151,6 +151,8 @@ fn say_start(channel: OwnedFd, listener: Option<&Listener<'_>>) -> Result<(), Un
 struct Made {
     children: Vec<i32>,
     group: bool,
+    /// A group that is only a name has been made (`Driver::place`).
+    place: bool,
     socket: bool,
 }
 
@@ -168,6 +170,8 @@ pub fn create(plan: &Plan, options: &Options<'_>) -> Result<Parked, Failure> {
         if made.group {
             // The first failure is the one to tell.
             drop(options.driver.remove(&plan.cgroup));
+        } else if made.place {
+            options.driver.withdraw(&plan.cgroup);
         }
         if let Park::Socket { dir, name } = &options.park
             && made.socket
@@ -219,7 +223,9 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         made.group = true;
         driver.clone_target(&plan.cgroup)?
     } else {
-        None
+        let place = driver.place(&plan.cgroup)?;
+        made.place = place.is_some();
+        place
     };
     let (channel, theirs) = doing("making init's channel", socket::pair())?;
     let orders = Orders {
@@ -415,6 +421,13 @@ fn await_ready(
             Ok(Some(Report::Mounted)) => {
                 run_host_hooks(plan, options, pid)?;
                 doing(task, socket::send(channel.as_fd(), HOOKED))?;
+            }
+            Ok(Some(Report::Source { index })) => {
+                let tree = inner_sources::tree(&plan.files, index, pid)?;
+                doing(
+                    task,
+                    socket::send_with_fds(channel.as_fd(), SOURCE, &[tree.as_fd()]),
+                )?;
             }
             Ok(Some(Report::Born { .. } | Report::Listening { .. }) | None) => {
                 return Err(wordless());

@@ -12,6 +12,7 @@ mod home;
 pub mod hooks;
 pub mod id;
 mod init;
+mod inner_sources;
 pub mod join;
 pub mod labels;
 pub mod launch;

@@ -42,6 +42,11 @@ impl Options {
         (self.set | self.set_recursive) & sys::ATTR_RDONLY != 0
     }
 
+    /// Whether any attribute of the mount itself is asked for, to be set or cleared.
+    pub fn names_attributes(&self) -> bool {
+        (self.set, self.clear) != (0, 0)
+    }
+
     /// Whether a key is among the data.
     pub fn has_data(&self, key: &str) -> bool {
         self.data.iter().any(|(known, _)| known == key)

@@ -11,7 +11,6 @@ use crate::mounts;
 use crate::plan::{Input, Plan};
 use crate::streams::{Stdio, Streams};
 use crate::sys::{Kernel, socket};
-use crate::userns;
 use shoal_protocol::oci::{self, Linux, Mount, Process, Resources, Root, Spec};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_seccomp::Program as Filter;
@@ -238,7 +237,7 @@ pub fn volumes(plan: &Plan) -> Result<Vec<OwnedFd>, Failure> {
         .iter()
         .filter(|of| of.options.bind)
         .map(|planned| {
-            let volume = mounts::source_tree(&Kernel, planned, None, userns::namespace)?;
+            let volume = mounts::source_tree(&Kernel, planned, None)?;
             volume.ok_or_else(|| {
                 Failure::new(
                     FailureCode::System,

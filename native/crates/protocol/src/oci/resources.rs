@@ -114,6 +114,8 @@ part! {
 part! {
     /// Bytes of huge pages of one size (`2MB`, `1GB`).
     pub struct HugepageLimit {
+        /// runc reads names of fields in any case, and callers write this one so.
+        #[serde(alias = "pagesize")]
         pub page_size: String,
         pub limit: u64,
     }

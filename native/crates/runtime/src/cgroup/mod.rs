@@ -82,6 +82,13 @@ pub trait Driver: Send + Sync {
     fn clones_into(&self, resources: &Resources) -> bool;
     /// A descriptor to clone straight into, where the layout can (v2).
     fn clone_target(&self, path: &str) -> Result<Option<OwnedFd>, Failure>;
+    /// A descriptor to clone into where a container is to have a group that keeps nothing of it but its name: the v2 mount beside v1,
+    /// for callers that look there. Made by this call; `withdraw` takes it back, as long as nothing else of the group has been made.
+    fn place(&self, _path: &str) -> Result<Option<OwnedFd>, Failure> {
+        Ok(None)
+    }
+    /// Removes what `place` has made.
+    fn withdraw(&self, _path: &str) {}
     /// As `clone_target`, for a further process of the container whose init is `init`: where groups have been made inside, so
     /// that the container's own takes no process any more (v2), it is the one that init is in.
     fn join_target(&self, path: &str, _init: i32) -> Result<Option<OwnedFd>, Failure> {
@@ -142,6 +149,15 @@ pub struct OomWatch {
 
 /// The driver for this machine.
 pub fn driver(layout: &Layout) -> Box<dyn Driver> {
+    of(layout, false)
+}
+
+/// As `driver`, for containers whose callers look for their group in the v2 mount of a hybrid machine too (runc makes one there).
+pub fn driver_for_callers(layout: &Layout) -> Box<dyn Driver> {
+    of(layout, true)
+}
+
+fn of(layout: &Layout, named: bool) -> Box<dyn Driver> {
     match (&layout.mode, &layout.unified) {
         (Mode::V2, Some(mount)) => Box::new(v2::V2 {
             mount: mount.clone(),
@@ -165,6 +181,7 @@ pub fn driver(layout: &Layout) -> Box<dyn Driver> {
                         devices: !devices && ebpf::available(),
                     },
                 }),
+                named,
             })
         }
     }

@@ -29,6 +29,8 @@ pub struct V1 {
     pub files: Box<dyn Files>,
     /// The v2 mount beside (hybrid): a container that needs something which is only there is in a group there too.
     pub unified: Option<v2::V2>,
+    /// Every container has a group there, and be it for its name only.
+    pub named: bool,
 }
 
 impl V1 {
@@ -290,6 +292,35 @@ impl Driver for V1 {
             // A container that needs nothing of v2 has no group there.
             super::open_dir(&join(&unified.mount, path)).ok()
         }))
+    }
+
+    fn place(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
+        let Some(unified) = self.unified.as_ref().filter(|_| self.named) else {
+            return Ok(None);
+        };
+        let mut made = Made::default();
+        match group::make(self.files.as_ref(), &unified.mount, path, &mut made) {
+            Ok(dir) => super::open_dir(&dir).map(Some),
+            // It is only a name.
+            Err(failure) if super::is_denied(&failure) => {
+                made.undo(self.files.as_ref());
+                Ok(None)
+            }
+            Err(failure) => {
+                made.undo(self.files.as_ref());
+                Err(failure)
+            }
+        }
+    }
+
+    fn withdraw(&self, path: &str) {
+        if let Some(unified) = &self.unified {
+            // Somebody else's by now, if it cannot be removed.
+            drop(group::remove_tree(
+                self.files.as_ref(),
+                &join(&unified.mount, path),
+            ));
+        }
     }
 
     fn admit(&self, path: &str, pid: i32) -> Result<Vec<OwnedFd>, Failure> {

@@ -1,13 +1,13 @@
 //! The files of a container, from its own mount namespace to the pivot: planned as a whole, then built in the order that runtimes agree on.
 
 use crate::labels::Modules;
-use crate::mounts::{self, Mounter, PlannedMount, Surroundings};
+use crate::mounts::{self, Mounter, Owners, PlannedMount, Surroundings};
 use crate::sandbox::STAGED;
 use crate::sys::{Calls, Change, mount};
 use crate::within::{self, Kind};
-use crate::{devices, masks, mount_options, root, sysctl, userns};
+use crate::{devices, masks, mount_options, root, sysctl};
 use shoal_protocol::calls::Rootfs;
-use shoal_protocol::oci::{IdMapping, Spec};
+use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -41,8 +41,6 @@ pub struct Plan {
     propagation: Option<(u64, bool)>,
     working_directory: Vec<String>,
     mount_label: String,
-    uid_mappings: Vec<IdMapping>,
-    gid_mappings: Vec<IdMapping>,
     /// `CLONE_NEW*` of the container's own namespaces, made or joined.
     owned: u64,
 }
@@ -136,8 +134,6 @@ impl Plan {
             propagation,
             working_directory: within::clean(&spec.process.cwd),
             mount_label: spec.linux.mount_label.clone(),
-            uid_mappings: spec.linux.uid_mappings.clone(),
-            gid_mappings: spec.linux.gid_mappings.clone(),
             owned,
         })
     }
@@ -153,13 +149,13 @@ impl Plan {
         let user = self.owns(libc::CLONE_NEWUSER);
         let mut trees = Vec::new();
         for planned in &self.mounts {
-            let mappings = planned.mappings((&self.uid_mappings, &self.gid_mappings));
             let wanted = planned.options.bind && !planned.options.remount;
             // Below the root it is what earlier mounts have put there, which only the container's namespace has.
             let within = Path::new(&planned.mount.source).starts_with(root::place(&self.source));
-            let outside = user && !planned.options.copy_symlink && !within;
-            let tree = if wanted && (mappings.is_some() || outside) {
-                mounts::source_tree(calls, planned, mappings, userns::namespace)?
+            let outside = (user && !planned.options.copy_symlink) || planned.owners.is_some();
+            let tree = if wanted && outside && !within {
+                let owners = planned.owners.as_ref().map(Owners::namespace).transpose()?;
+                mounts::source_tree(calls, planned, owners.as_ref().map(AsFd::as_fd))?
             } else {
                 None
             };
@@ -196,7 +192,12 @@ pub struct Filesystem<'a> {
     root: OwnedFd,
     sources: Sources,
     late_readonly: Vec<OwnedFd>,
+    maker: Option<AskMaker<'a>>,
 }
+
+/// Gives the tree of the mount with this index, its owners mapped, as the caller's mount namespace has it: nobody in the container may
+/// map owners, so that its maker does.
+pub type AskMaker<'a> = &'a dyn Fn(usize) -> Result<OwnedFd, Failure>;
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| Failure::io(what, &error))
@@ -238,7 +239,13 @@ impl<'a> Filesystem<'a> {
             root,
             sources,
             late_readonly: Vec::new(),
+            maker: None,
         })
+    }
+
+    /// Who makes the trees that `Plan::sources` could not make yet. It is asked after `enter_cgroup` only, when it listens.
+    pub fn ask(&mut self, maker: AskMaker<'a>) {
+        self.maker = Some(maker);
     }
 
     /// Mounts everything and fills /dev. `enter_network` is called once, before a sysfs is mounted, which shows the network of who mounts it, or at
@@ -270,7 +277,15 @@ impl<'a> Filesystem<'a> {
                 enter_cgroup()?;
                 entered = true;
             }
-            let source = sources.next().flatten();
+            let mut source = sources.next().flatten();
+            if let (None, Some(_), Some(ask)) = (&source, &planned.owners, self.maker) {
+                // It hears us only then.
+                if !entered {
+                    enter_cgroup()?;
+                    entered = true;
+                }
+                source = Some(ask(index)?);
+            }
             mounter.mount(planned, source)?;
             if !filled && Some(index) == last_dev {
                 self.fill_devices()?;
@@ -324,6 +339,7 @@ impl<'a> Filesystem<'a> {
             root,
             sources,
             late_readonly: Vec::new(),
+            maker: None,
         })
     }
 

@@ -5,7 +5,7 @@ use crate::mount_options::Options;
 use crate::sys::{self, Calls, Change};
 use crate::sysctl::PROC_SUPER_MAGIC;
 use crate::within::{self, Kind};
-use shoal_protocol::{Failure, FailureCode, oci::IdMapping};
+use shoal_protocol::{Failure, FailureCode};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -68,6 +68,9 @@ impl Mounter<'_> {
             self.put(tree.as_fd(), target.fd.as_fd(), options)
         };
         act().map_err(|error| {
+            if sys::is(&error, libc::EPERM) && options.names_attributes() {
+                return locked(planned);
+            }
             let differs = self
                 .calls
                 .stat(target.fd.as_fd())
@@ -85,12 +88,23 @@ impl Mounter<'_> {
     /// The attributes of a bind. As with runc and crun, a bind that names any attribute has exactly those it names, whatever its source has
     /// (`-v /read-only:/x:rw`); one that names none keeps the source's.
     fn change_bind(&self, tree: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
-        let whole = exactly(options, self.owns(libc::CLONE_NEWUSER));
+        let userns = self.owns(libc::CLONE_NEWUSER) && options.names_attributes();
+        let before = if userns {
+            self.calls.mount_flags(tree)?
+        } else {
+            0
+        };
+        let whole = exactly(options, userns);
         match change(self.calls, tree, &whole) {
             // A user namespace around us may have locked what was not even named: it stays.
             Err(error) if sys::is(&error, libc::EPERM) => change(self.calls, tree, options),
             other => other,
+        }?;
+        // A tree that comes from outside has no locks yet, and must not become more in the container than the host let it be.
+        if userns && loosened(before, self.calls.mount_flags(tree)?) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
+        Ok(())
     }
 
     /// A source that is a link is made again as a link; false when it is none.
@@ -122,20 +136,16 @@ impl Mounter<'_> {
     }
 }
 
-/// Makes a user namespace with these user and group mappings.
-pub type MakeOwners = fn(&[IdMapping], &[IdMapping]) -> Result<OwnedFd, Failure>;
-
-/// The detached tree of a bind, made in the caller's user namespace, its owners mapped by a namespace that `owners` makes.
+/// The detached tree of a bind, made in the caller's user namespace, its owners mapped by `owners`.
 /// None where the caller may not make it: the container's first process then tries itself.
 pub fn source_tree(
     calls: &dyn Calls,
     planned: &PlannedMount,
-    mappings: Option<(&[IdMapping], &[IdMapping])>,
-    owners: MakeOwners,
+    owners: Option<BorrowedFd<'_>>,
 ) -> Result<Option<OwnedFd>, Failure> {
     let source = match open_source(calls, planned) {
         // An earlier mount of the container may bring it, below its root.
-        Err(failure) if mappings.is_none() && failure.code == FailureCode::Invalid => {
+        Err(failure) if owners.is_none() && failure.code == FailureCode::Invalid => {
             return Ok(None);
         }
         other => other?,
@@ -147,13 +157,12 @@ pub fn source_tree(
         )
     };
     let tree = match calls.clone_tree(source.as_fd(), planned.options.recursive) {
-        Err(error) if sys::is(&error, libc::EPERM) && mappings.is_none() => return Ok(None),
+        Err(error) if sys::is(&error, libc::EPERM) && owners.is_none() => return Ok(None),
         other => other.map_err(|error| complain(doing(), &error))?,
     };
-    if let Some((uids, gids)) = mappings {
-        let namespace = owners(uids, gids)?;
+    if owners.is_some() {
         let change = Change {
-            owners: Some(namespace.as_fd()),
+            owners,
             ..Change::default()
         };
         let recursive = planned.options.idmap == Some(true);
@@ -198,6 +207,27 @@ pub(super) fn open_source(calls: &dyn Calls, planned: &PlannedMount) -> Result<O
     })
 }
 
+/// Flags of a mount that stay set in a user namespace that it is passed on to, and those of access times, which stay as they are
+/// (mount_namespaces(7), "Restrictions on mount namespaces").
+const LOCKED: u64 = libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC;
+const LOCKED_TIMES: u64 = libc::ST_NOATIME | libc::ST_NODIRATIME | libc::ST_RELATIME;
+
+/// Whether a change took what would be locked away.
+fn loosened(before: u64, after: u64) -> bool {
+    before & !after & LOCKED != 0 || (before ^ after) & LOCKED_TIMES != 0
+}
+
+/// In runc's words.
+fn locked(planned: &PlannedMount) -> Failure {
+    Failure::invalid(
+        format!(
+            "unable to start container process: error during container init: error mounting {:?} to rootfs at {:?}",
+            planned.mount.source, planned.mount.destination
+        ),
+        "operation not permitted: an attribute that the source has cannot be taken away in a user namespace; leave it out of options",
+    )
+}
+
 /// Attributes that a bind has only when it names them.
 const NAMED_ONLY: u64 = sys::mount::ATTR_RDONLY
     | sys::mount::ATTR_NOSUID
@@ -205,11 +235,13 @@ const NAMED_ONLY: u64 = sys::mount::ATTR_RDONLY
     | sys::mount::ATTR_NOEXEC
     | sys::mount::ATTR_NOSYMFOLLOW;
 
+const KINDS_OF_TIMES: u64 = sys::mount::ATTR_NOATIME | sys::mount::ATTR_STRICTATIME;
+
 /// The options with what they leave out cleared, if they name any attribute. In a user namespace what the kernel would lock there
 /// (mount_namespaces(7)) is kept.
 fn exactly(options: &Options, userns: bool) -> Options {
     let (set, mut clear) = (options.set, options.clear);
-    if (set, clear) != (0, 0) {
+    if options.names_attributes() {
         let all = if userns {
             sys::mount::ATTR_NOSYMFOLLOW
         } else {
@@ -221,6 +253,10 @@ fn exactly(options: &Options, userns: bool) -> Options {
             set & sys::mount::ATTR_NODIRATIME != 0,
         );
         match times {
+            // Locked as it is, and not asked to be another kind.
+            (false, false) if userns && set & KINDS_OF_TIMES == 0 => {
+                clear &= !sys::mount::ATTR_NODIRATIME;
+            }
             _ if userns => {}
             // `nodiratime` alone goes with relative times, and a time alone with those of directories, as for mount(2).
             (false, true) => clear |= sys::mount::ATTR_ATIME,
@@ -283,6 +319,25 @@ mod tests {
             of(&["bind", "ro"], true),
             (attr::ATTR_RDONLY, attr::ATTR_NOSYMFOLLOW)
         );
+    }
+
+    #[test]
+    fn loosened_tells_what_a_user_namespace_keeps() {
+        assert!(loosened(libc::ST_RDONLY | libc::ST_NODEV, libc::ST_NODEV));
+        assert!(loosened(libc::ST_NOATIME, libc::ST_RELATIME));
+        assert!(loosened(0, libc::ST_NODIRATIME));
+        assert!(!loosened(
+            libc::ST_NOEXEC,
+            libc::ST_NOEXEC | libc::ST_RDONLY
+        ));
+    }
+
+    #[test]
+    fn exactly_leaves_access_times_alone_in_a_user_namespace_unless_a_kind_is_named() {
+        assert_eq!(of(&["bind", "diratime"], true), (0, attr::ATTR_NOSYMFOLLOW));
+        let (set, clear) = of(&["bind", "strictatime"], true);
+        assert_eq!(set, attr::ATTR_STRICTATIME);
+        assert_ne!(clear & attr::ATTR_ATIME, 0);
     }
 
     #[test]

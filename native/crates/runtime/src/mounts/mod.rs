@@ -8,7 +8,7 @@ mod planned;
 mod typed;
 
 pub use bind::source_tree;
-pub use planned::{MOUNTS_MAX, PlannedMount, plan, warnings};
+pub use planned::{MOUNTS_MAX, Owners, PlannedMount, plan, warnings};
 
 use crate::sys::{self, Calls, Change, file};
 use crate::sysctl::PROC_SUPER_MAGIC;

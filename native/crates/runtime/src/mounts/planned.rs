@@ -2,9 +2,11 @@
 
 use super::{PROC_ALLOWED, id_maps};
 use crate::mount_options::{self, Options};
-use crate::within;
+use crate::sys::file;
+use crate::{userns, within};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{IdMapping, Mount, Spec};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Most mounts of one container; a mount namespace of the kernel holds 100,000.
@@ -16,18 +18,27 @@ pub struct PlannedMount {
     pub mount: Mount,
     pub options: Options,
     pub destination: Vec<String>,
+    /// By what its files' owners are seen, if they are mapped.
+    pub owners: Option<Owners>,
 }
 
-impl PlannedMount {
-    /// The user and group mappings by which its files are seen, if they are mapped: its own, or the container's.
-    pub fn mappings<'a>(
-        &'a self,
-        container: (&'a [IdMapping], &'a [IdMapping]),
-    ) -> Option<(&'a [IdMapping], &'a [IdMapping])> {
-        if !self.mount.uid_mappings.is_empty() {
-            return Some((&self.mount.uid_mappings, &self.mount.gid_mappings));
+/// Where the mappings of a mount's owners come from.
+#[derive(Debug, Clone)]
+pub enum Owners {
+    /// The mount's own, or the container's: of users and of groups.
+    Maps(Vec<IdMapping>, Vec<IdMapping>),
+    /// The user namespace at this path, which the container joins.
+    Of(String),
+}
+
+impl Owners {
+    /// A user namespace that has them.
+    pub fn namespace(&self) -> Result<OwnedFd, Failure> {
+        match self {
+            Self::Maps(uids, gids) => userns::namespace(uids, gids),
+            Self::Of(path) => file::open(path, libc::O_RDONLY)
+                .map_err(|error| Failure::io(format!("opening user namespace {path:?}"), &error)),
         }
-        self.options.idmap.map(|_| container)
     }
 }
 
@@ -89,16 +100,40 @@ fn planned(mount: &Mount, spec: &Spec, root: Option<&Path>) -> Result<PlannedMou
     if (mapped || options.idmap.is_some()) && !options.bind {
         return refuse("only bind mounts can have their owners mapped; leave idmap out".into());
     }
-    if options.idmap.is_some() && !mapped && spec.linux.uid_mappings.is_empty() {
+    let owners = if mapped {
+        Some(Owners::Maps(
+            mount.uid_mappings.clone(),
+            mount.gid_mappings.clone(),
+        ))
+    } else if options.idmap.is_none() {
+        None
+    } else if !spec.linux.uid_mappings.is_empty() {
+        Some(Owners::Maps(
+            spec.linux.uid_mappings.clone(),
+            spec.linux.gid_mappings.clone(),
+        ))
+    } else if let Some(path) = joined_user_namespace(spec) {
+        Some(Owners::Of(path))
+    } else {
         return refuse(
             "idmap needs uidMappings and gidMappings, of the mount or of the container".into(),
         );
-    }
+    };
     Ok(PlannedMount {
         mount,
         options,
         destination,
+        owners,
     })
+}
+
+fn joined_user_namespace(spec: &Spec) -> Option<String> {
+    let mut users = spec
+        .linux
+        .namespaces
+        .iter()
+        .filter(|one| one.kind == "user");
+    users.next()?.path.clone()
 }
 
 /// What of the mounts is ignored, for warnings: data that a bind cannot tell any file system.

@@ -92,6 +92,8 @@ pub trait Calls {
     fn file_system(&self, fd: BorrowedFd<'_>) -> io::Result<i64>;
     /// Whether nothing can be written to the file system that a file is on (fstatvfs).
     fn is_read_only(&self, fd: BorrowedFd<'_>) -> io::Result<bool>;
+    /// `ST_*` of the mount that a file is on (fstatvfs).
+    fn mount_flags(&self, fd: BorrowedFd<'_>) -> io::Result<u64>;
     /// Writes all bytes.
     fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()>;
     /// fchdir(2).
@@ -215,6 +217,9 @@ impl Calls for Kernel {
     }
     fn is_read_only(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
         file::is_read_only(fd)
+    }
+    fn mount_flags(&self, fd: BorrowedFd<'_>) -> io::Result<u64> {
+        file::mount_flags(fd)
     }
     fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
         file::write_all(fd, bytes)

@@ -229,11 +229,16 @@ pub fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
 
 /// Whether nothing can be written to the file system that a descriptor is on.
 pub fn is_read_only(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(mount_flags(fd)? & libc::ST_RDONLY != 0)
+}
+
+/// `ST_*` of the mount that a descriptor is on (statvfs(3)); read-only is also what a read-only file system makes of it.
+pub fn mount_flags(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: statvfs is plain data that fstatvfs fills.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to our own struct.
     check(unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }.into())?;
-    Ok(stat.f_flag & libc::ST_RDONLY != 0)
+    Ok(stat.f_flag)
 }
 
 /// A close-on-exec pipe: (read end, write end).

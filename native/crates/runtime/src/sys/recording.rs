@@ -411,6 +411,10 @@ impl Calls for Recording {
         Ok(false)
     }
 
+    fn mount_flags(&self, _fd: BorrowedFd<'_>) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
         let text = String::from_utf8_lossy(bytes).into_owned();
         self.say(format!("write {} {text:?}", self.name(fd)))

@@ -13,6 +13,7 @@ fn driver_of(recording: &Recording, names: &[&str]) -> V1 {
             .collect(),
         files: Box::new(recording.clone()),
         unified: None,
+        named: false,
     }
 }
 
@@ -415,5 +416,25 @@ fn attach_below_gives_the_container_a_group_in_each_hierarchy_that_is_asked_for(
             "mkdir /c/name=systemd/a",
             "mkdir /c/unified/a"
         ]
+    );
+}
+
+#[test]
+fn place_makes_a_group_that_is_only_a_name_where_that_is_wanted() {
+    let recording = Recording::default();
+    let mut driver = hybrid(&recording);
+    assert!(driver.place("/a").expect("nothing to do").is_none());
+    assert!(recording.lines().is_empty());
+    driver.named = true;
+    recording.refuse_once("a", libc::EACCES);
+    assert!(driver.place("/a").expect("without a right").is_none());
+    driver
+        .place("/a")
+        .expect_err("nothing is there to be opened");
+    assert_eq!(recording.lines(), ["mkdir /c/unified/a"]);
+    driver.withdraw("/a");
+    assert_eq!(
+        recording.lines().last().expect("a line"),
+        "rmdir /c/unified/a"
     );
 }
