@@ -4,7 +4,8 @@ mod support;
 
 use serde_json::json;
 use std::fs;
-use support::{Core, Stream, possible, until};
+use support::client::Stream;
+use support::{Core, possible, until};
 
 /// Kibibytes of its own that an idle monitor may hold: stack, heap and data, without the code, which all of them share.
 const MONITOR_KIB_MAX: u64 = 120;

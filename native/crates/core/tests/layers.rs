@@ -9,7 +9,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Client, Core, Stream, possible};
+use support::client::Stream;
+use support::{Client, Core, possible};
 
 /// The pieces of an archive up to the length of 0, and the result behind it.
 fn received(mut stream: UnixStream) -> (Vec<u8>, Value) {

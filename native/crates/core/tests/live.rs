@@ -5,7 +5,8 @@ mod support;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
-use support::{Client, Core, Stream, possible, until};
+use support::client::Stream;
+use support::{Client, Core, possible, until};
 
 fn logs(id: &str, change: Value) -> Value {
     let mut call = json!({"call": "logs", "containerId": id, "stdout": true, "stderr": true, "follow": false, "tail": null, "sinceNs": null, "untilNs": null, "timestamps": false});

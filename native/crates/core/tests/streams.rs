@@ -3,7 +3,8 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Client, Core, Stream, possible, until};
+use support::client::Stream;
+use support::{Client, Core, possible, until};
 
 fn attach(id: &str) -> Value {
     json!({"call": "attach", "containerId": id, "stdin": true, "stdout": true, "stderr": true})

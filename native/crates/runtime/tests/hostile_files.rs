@@ -2,7 +2,7 @@
 
 mod place;
 
-use place::{OWNED, Place, mount_points, possible, run, with_proc};
+use place::{OWNED, Place, mount_points, possible, proc_mount, run, with_proc};
 use serde_json::json;
 use shoal_runtime::mounts::Surroundings;
 use shoal_runtime::sys::{Kernel, file, process};
@@ -268,4 +268,36 @@ fn a_ptmx_of_the_image_is_replaced() {
             assert_eq!(link, Path::new("pts/ptmx"));
         })
         .expect("built");
+}
+
+#[test]
+fn links_of_an_image_lead_nowhere() {
+    if !possible() {
+        return;
+    }
+    for (name, target) in [
+        ("proc", "/etc"),
+        ("dev", "/etc"),
+        ("sys", "../../../../etc"),
+    ] {
+        let place = Place::new();
+        fs::remove_dir(place.image(name)).expect("dir");
+        symlink(target, place.image(name)).expect("link");
+        let spec = json!({"mounts": [
+            proc_mount(),
+            {"destination": "/dev", "type": "tmpfs"},
+            {"destination": "/sys", "type": "sysfs", "options": ["ro"]}
+        ]});
+        let failure = place.inside(spec, || ()).expect_err(name);
+        assert!(failure.message.contains("symlink"), "{name}: {failure}");
+        assert_eq!(fs::read_dir(place.image("etc")).expect("etc").count(), 0);
+    }
+    let place = Place::new();
+    symlink("/proc/sys", place.image("away")).expect("link");
+    symlink("/proc/self/root/etc", place.image("magic")).expect("link");
+    for destination in ["/away", "/magic/x"] {
+        let spec = with_proc(vec![json!({"destination": destination, "type": "tmpfs"})]);
+        let failure = place.inside(spec, || ()).expect_err(destination);
+        assert!(failure.to_string().contains(destination), "{failure}");
+    }
 }
