@@ -2,7 +2,7 @@
 //!
 //! A child of fork(2) finds none of its parent's file mapping mapped: it faults code in again, sixteen pages at a time, and takes every page back
 //! when it ends or becomes another program. Anonymous memory is taken along by the fork, a large page of it by one entry. For a start, which is
-//! two forks of the zygote's code and one exec, that is half a millisecond (docs/decisions/0009).
+//! two forks of the zygote's code and one exec, that is half a millisecond (docs/decisions/0010).
 
 use super::check;
 use std::fs;
