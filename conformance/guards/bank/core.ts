@@ -39,8 +39,8 @@ export const coreGuards: readonly Guard[] = [
     removals: [
       {
         file: "core/src/monitor/parking.rs",
-        find: "    driver.update(&plan.cgroup, &resources)?;\n",
-        replace: "    let _ = resources;\n",
+        find: "    driver.update(&plan.cgroup, &plan.spec.linux.resources)?;\n",
+        replace: "",
       },
     ],
     test: pool("a_container_from_the_pool_is_the_same_as_a_cold_one"),
@@ -52,11 +52,24 @@ export const coreGuards: readonly Guard[] = [
     removals: [
       {
         file: "core/src/monitor/parking.rs",
-        find: "        launch::set_oom_score(sandbox.parked().pid, score)?;\n",
-        replace: "        let _ = score;\n",
+        find: "Some(score) => launch::set_oom_score(pid, score),",
+        replace: "Some(_) => Ok(()),",
       },
     ],
     test: pool("a_container_from_the_pool_is_the_same_as_a_cold_one"),
+  },
+  {
+    name: "pool-root-of-other-layers",
+    item: "pool",
+    what: "a container has the layers that had the names of its own when its sandbox was parked",
+    removals: [
+      {
+        file: "core/src/containers/parking.rs",
+        find: "if self.root.identify().map_err(doing)? != self.identities {",
+        replace: "if self.root.identify().map_err(doing)?.len() != self.identities.len() {",
+      },
+    ],
+    test: pool("a_root_made_ahead_is_not_used_for_a_layer_or_a_directory_that_is_another"),
   },
   {
     name: "pool-for-other-options",

@@ -7,13 +7,14 @@ use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::plan::{Input, Plan, RootSource};
 use shoal_runtime::{id, namespaces, within};
 
-/// Checks and reads a create call. Every refusal names field and value.
-pub fn plan(create: &Create) -> Result<Plan, Failure> {
+/// Checks and reads a create call, whose configuration is the plan's afterwards. Every refusal names field and value.
+pub fn plan(create: &mut Create) -> Result<Plan, Failure> {
     id::check(&create.container_id)?;
     check_process(create)?;
     check_log(create)?;
     is_checked(create.health.as_ref())?;
-    let mut spec = create.spec.clone();
+    let mut spec = std::mem::take(&mut create.spec);
+    let cgroup = spec.linux.cgroups_path.clone();
     if let Some(size) = create.console_size {
         spec.process.console_size = Some(ConsoleSize {
             height: size.rows,
@@ -24,7 +25,7 @@ pub fn plan(create: &Create) -> Result<Plan, Failure> {
         container_id: create.container_id.clone(),
         spec,
         root: RootSource::Overlay(create.rootfs.clone()),
-        cgroup: create.spec.linux.cgroups_path.clone(),
+        cgroup,
     })?;
     for kind in [libc::CLONE_NEWNS, libc::CLONE_NEWPID] {
         let name = namespaces::name(kind);
@@ -86,7 +87,7 @@ mod tests {
             "log": null
         });
         change(&mut value);
-        plan(&serde_json::from_value(value).expect("a create call"))
+        plan(&mut serde_json::from_value(value).expect("a create call"))
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{
-    ConsoleSize, ExecExit, ExecState, Exit, HealthResult, HealthStatus, Status,
+    ConsoleSize, ExecExit, ExecState, Exit, HealthResult, HealthStatus, Healthcheck, Log, Rootfs,
+    Seccomp, Status, Stdin,
 };
 use shoal_protocol::oci::Spec;
+use shoal_runtime::caps::Masks;
 
 /// The create call as it came: the journal of a creation, and what delete needs to know.
 pub const CREATE_FILE: &str = "create.json";
@@ -57,15 +59,35 @@ pub struct Parked {
     pub template: Spec,
     /// Its group, which is renamed when it is used.
     pub cgroup: String,
+    /// The root that it is parked in, whose directory is renamed when it is used.
+    #[serde(default)]
+    pub root: Option<Rootfs>,
 }
 
-/// Core to the monitor of a sandbox: its directory is now a creation's, which it is to go on with. Before it comes the creation itself, as
-/// in the journal; after it `ROOT`.
-pub const USE: &[u8] = b"u";
-/// The same, and the program is to be started.
-pub const USE_AND_START: &[u8] = b"s";
+/// First byte of the core's message to the monitor of a sandbox: its directory is now a creation's, which it is to go on with. `Own` follows
+/// in the same message, and then, for a sandbox without a root, `ROOT` in another.
+pub const USE: u8 = b'u';
+/// The same, and the program is to be started. With the end of a pipe that init closes by becoming the program: the monitor says `Ready`
+/// then before it starts init, and nothing of the start unless it fails. Where it cannot hand the pipe on, it says `Running`.
+pub const USE_AND_START: u8 = b's';
 /// With the detached root of the container; without it the root could not be had.
 pub const ROOT: &[u8] = b"t";
+
+/// A creation as a sandbox is told it: only what it does not have yet, as monitor and init both read it while somebody waits.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Own {
+    pub container_id: String,
+    /// The own part of the configuration (`shoal_runtime::sandbox::split`).
+    pub spec: Spec,
+    pub rootfs: Rootfs,
+    pub log: Option<Log>,
+    pub stdin: Stdin,
+    pub seccomp: Seccomp,
+    pub health: Option<Healthcheck>,
+    /// The capabilities of the process, in place of their names; None when `spec` has those.
+    pub caps: Option<Masks>,
+}
 
 /// Core to monitor, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +158,13 @@ pub enum Message {
     },
     /// The program runs.
     Started {
+        started_at_ms: u64,
+    },
+    /// `Ready` and `Started` of a container that was to be started at once: whoever waits is woken once.
+    Running {
+        pid: i32,
+        pid_start_time: u64,
+        created_at_ms: u64,
         started_at_ms: u64,
     },
     Done,

@@ -289,12 +289,14 @@ impl Server {
             CallName::Hello | CallName::Shutdown => Ok(json!({})),
             CallName::Create => {
                 let create: Create = parse("create", body)?;
-                containers.create(create).map(|pid| json!({"pid": pid}))
+                containers
+                    .create(create, body)
+                    .map(|pid| json!({"pid": pid}))
             }
             CallName::Run => {
                 let create: Create = parse("run", body)?;
                 containers
-                    .run(create)
+                    .run(create, body)
                     .map(|(pid, started_at_ms)| json!({"pid": pid, "startedAtMs": started_at_ms}))
             }
             CallName::Start => containers

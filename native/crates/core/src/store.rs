@@ -1,8 +1,9 @@
 //! The core's directory: the journal of creations, the records of containers, and the remains of deleted ones.
 
+use crate::pool::Root;
 use crate::reaper;
 use crate::records::{self, ExitRecord, Parked, State};
-use shoal_protocol::calls::Create;
+use shoal_protocol::calls::{Create, Rootfs};
 use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::cgroup::{self, Driver};
@@ -74,12 +75,14 @@ impl Store {
         self.root.join(format!("{}{id}", records::CREATING))
     }
 
-    /// Begins a sandbox: a locked directory of a name that nobody else has, and its record. Its group will be beside those of containers.
+    /// Begins a sandbox: a locked directory of a name that nobody else has, and its record. Its group will be beside those of containers,
+    /// and so will its root be, if it is to have one.
     pub fn park(
         &self,
         template: &Spec,
         cgroup_parent: &str,
-    ) -> Result<(PathBuf, OwnedFd), Failure> {
+        root: Option<&Root>,
+    ) -> Result<(PathBuf, OwnedFd, Parked), Failure> {
         // Unlike a counter, also told apart from those of another core under the same parent group.
         let name = format!(
             "{}{:016x}",
@@ -91,6 +94,10 @@ impl Store {
         let record = Parked {
             template: template.clone(),
             cgroup: format!("{cgroup_parent}/{name}"),
+            root: root.map(|root| Rootfs {
+                layers: root.layers.clone(),
+                directory: format!("{}/{name}", root.parent),
+            }),
         };
         let act = || -> io::Result<OwnedFd> {
             fs::create_dir(&path)?;
@@ -101,7 +108,7 @@ impl Store {
             Ok(dir)
         };
         let dir = act().map_err(|error| Failure::io(&task, &error))?;
-        Ok((path, dir))
+        Ok((path, dir, record))
     }
 
     /// Makes a sandbox's directory that of a creation, with the journal in it; gives its path. The sandbox's monitor holds the lock.
@@ -134,7 +141,12 @@ impl Store {
     }
 
     /// Begins a creation: its locked directory with the journal in it. What an earlier attempt left is rolled back first.
-    pub fn begin(&self, driver: &dyn Driver, create: &Create) -> Result<OwnedFd, Failure> {
+    pub fn begin(
+        &self,
+        driver: &dyn Driver,
+        create: &Create,
+        journal: &[u8],
+    ) -> Result<OwnedFd, Failure> {
         let path = self.creating(&create.container_id);
         let task = format!("beginning the creation of {}", path.display());
         let doing = |error: io::Error| Failure::io(&task, &error);
@@ -151,8 +163,7 @@ impl Store {
                 "somebody else works on it",
             ));
         }
-        file::write_at(dir.as_fd(), records::CREATE_FILE, &records::encode(create))
-            .map_err(doing)?;
+        file::write_at(dir.as_fd(), records::CREATE_FILE, journal).map_err(doing)?;
         Ok(dir)
     }
 
@@ -182,6 +193,9 @@ impl Store {
         }
         if let Some(parked) = read::<Parked>(path, records::PARKED_FILE) {
             cgroup::destroy(driver, &parked.cgroup)?;
+            if let Some(root) = parked.root {
+                reaper::remove(Path::new(&root.directory)).map_err(doing)?;
+            }
         }
         // Without a readable journal nothing else had been begun.
         if let Some(create) = read::<Create>(path, records::CREATE_FILE) {

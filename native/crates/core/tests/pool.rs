@@ -39,6 +39,37 @@ fn fill(core: &Core, client: &mut Client) {
     });
 }
 
+/// What its sandbox was parked in.
+fn warm_root(core: &Core, id: &str) -> Value {
+    let path = core.dir.join("core").join(id).join("parked.json");
+    let record: Value = serde_json::from_slice(&fs::read(path).expect("record")).expect("json");
+    record["root"].clone()
+}
+
+/// Containers of one image teach the pool to park sandboxes in roots of it; afterwards there is one of these.
+fn warm_up(core: &Core, client: &mut Client) {
+    for number in 0..4 {
+        let id = format!("w{number}");
+        client.run(core.create(&id, &["true"]));
+        client.delete(&id);
+        until("a full pool", || {
+            core.parked().len() == 4 && parked(core) == 2
+        });
+    }
+    let roots = fs::read_dir(core.dir.join("containers")).expect("dir");
+    let roots = roots.flatten().map(|entry| entry.path());
+    let made = roots.filter(|path| path.to_string_lossy().contains(PARKED));
+    assert!(made.count() > 0, "a root is made ahead");
+}
+
+/// Lines of a container without the path of its upper directory, which nothing in it can open.
+fn without_upper(lines: &[String]) -> Vec<&str> {
+    lines
+        .iter()
+        .map(|line| line.split("upperdir=").next().unwrap_or_default())
+        .collect()
+}
+
 fn looking(core: &Core, id: &str) -> Value {
     let mut create = core.create(id, &["sh", "-c", LOOK]);
     let volume = core.dir.join("volume");
@@ -98,6 +129,79 @@ fn a_container_from_the_pool_is_the_same_as_a_cold_one() {
     );
     client.delete("same");
     core.expect_clean();
+}
+
+#[test]
+fn a_container_whose_root_was_made_ahead_is_the_same_as_a_cold_one() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    let cold = seen(&core, &mut client, "same", looking(&core, "same"));
+    let upper = |id: &str| core.dir.join("containers").join(id).join("upper");
+    let made = |id: &str| -> Vec<String> {
+        let entries = fs::read_dir(upper(id)).expect("upper").flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let made_cold = made("same");
+    client.delete("same");
+    fs::remove_file(core.log_path("same")).expect("its log");
+    warm_up(&core, &mut client);
+    let warm = seen(&core, &mut client, "same", looking(&core, "same"));
+    assert!(warm_root(&core, "same").is_object(), "its root was there");
+    assert_eq!(without_upper(&warm), without_upper(&cold));
+    assert_eq!(made("same"), made_cold);
+    client.delete("same");
+    core.expect_clean();
+}
+
+#[test]
+fn a_root_made_ahead_is_not_used_for_a_layer_or_a_directory_that_is_another() {
+    if !possible() {
+        return;
+    }
+    let core = Core::start();
+    let mut client = core.client();
+    warm_up(&core, &mut client);
+    // Somebody's directory is there already: it is kept, and its container has it.
+    let own = core.dir.join("containers").join("own");
+    fs::create_dir(&own).expect("dir");
+    fs::write(own.join("kept"), "").expect("file");
+    client.run(core.create("own", &["true"]));
+    assert!(own.join("kept").exists() && own.join("upper").exists());
+    client.delete("own");
+    warm_up(&core, &mut client);
+    // The image is removed and comes back under its name: another directory.
+    let layer = core.dir.join("layer");
+    fs::rename(&layer, core.dir.join("former")).expect("moved");
+    support::make_layer(&layer);
+    fs::write(layer.join("etc/new"), "new").expect("file");
+    client.run(core.create("new", &["cat", "/etc/new"]));
+    assert_eq!(core.log_text("new"), "new");
+    client.delete("new");
+    // One that never was cannot be parked in, and is refused by its name.
+    let mut create = core.create("none", &["true"]);
+    create["rootfs"]["layers"] = json!(["/does/not/exist"]);
+    for _ in 0..4 {
+        let failure = client.fails(create.clone()).to_string();
+        assert!(failure.contains("/does/not/exist"), "{failure}");
+    }
+    warm_up(&core, &mut client);
+    // What was made ahead goes with the pool, also where nobody can tidy up in time.
+    let mut core = core;
+    core.kill();
+    core.restart();
+    until("nothing left", || core.everything().is_empty());
+    let mut client = core.client();
+    warm_up(&core, &mut client);
+    client.ok(json!({"call": "shutdown"}));
+    core.child.wait().expect("its end");
+    assert_eq!(core.everything(), Vec::<String>::new());
 }
 
 #[test]

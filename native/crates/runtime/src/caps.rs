@@ -1,6 +1,7 @@
 //! Capabilities: names to masks, and setting exactly the sets that the configuration names.
 
 use crate::sys::check;
+use serde::{Deserialize, Serialize};
 use shoal_protocol::oci::Capabilities;
 use std::io;
 
@@ -50,7 +51,7 @@ pub const NAMES: [&str; 41] = [
 ];
 
 /// The sets as bit masks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Masks {
     pub bounding: u64,
     pub effective: u64,

@@ -1,14 +1,15 @@
 //! Init's side of a sandbox: from parked to a container that waits for its start.
 
+use crate::caps::Masks;
 use crate::channel::{self, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::init::{self, Orders};
 use crate::labels::Labels;
 use crate::lookup::Unstartable;
 use crate::plan::{Input, Plan, RootSource};
-use crate::sandbox::Fill;
+use crate::sandbox::{self, Fill, NO_PROGRAM};
 use crate::streams::{Stdio, Streams};
-use crate::sys::{Kernel, process, socket};
+use crate::sys::{Kernel, file, process, socket};
 use serde::Deserialize;
 use shoal_protocol::Failure;
 use shoal_protocol::calls::Rootfs;
@@ -17,26 +18,34 @@ use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What init needs of a create call; group and log are its maker's.
+/// What init needs of what is the container's own; group and log are its maker's.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wanted {
     container_id: String,
+    /// The own part of the configuration (`sandbox::split`).
     spec: Spec,
     rootfs: Rootfs,
+    /// The capabilities of `spec.process`, which has no names of them then.
+    caps: Option<Masks>,
 }
 
 /// What comes with `Fill`.
 struct Given {
     seccomp: Option<Filter>,
-    root: OwnedFd,
+    /// None when the sandbox is parked in it.
+    root: Option<OwnedFd>,
     streams: Streams,
+    /// Closes when the program runs.
+    exec: Option<OwnedFd>,
     volumes: Vec<OwnedFd>,
 }
 
 /// Waits for its container, becomes it and parks again; ends the process when nobody wants it. `null` is a stdin for programs without.
 pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     let channel = orders.channel.as_fd();
+    // Nobody changes them any more; it is one thing less to be done when somebody waits.
+    let signals_are_reset = process::reset_signals().is_ok();
     let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
     let mut hear = || match socket::receive(channel, &mut buffer) {
         Ok(length @ 1..) => read(&buffer[..length], orders),
@@ -47,14 +56,15 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     drop(hear());
     // Done while the maker opens the root.
     let plan = hear();
+    let given = receive(orders, &mut buffer);
     drop(buffer);
-    let given = receive(orders);
     let made = plan.and_then(|plan| {
         let given = given?;
         build(&plan, orders, given.root, given.volumes)?;
-        Ok((plan, Stdio::Fds(given.streams), given.seccomp))
+        let stdio = Stdio::Fds(given.streams);
+        Ok((plan, stdio, given.exec, given.seccomp))
     });
-    let (plan, stdio, seccomp) = match made {
+    let (plan, stdio, exec, seccomp) = match made {
         Ok(made) => made,
         Err(failure) => channel::give_up(
             channel,
@@ -90,30 +100,39 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             new_keyring: orders.new_keyring,
             sandbox: false,
             at_once: false,
+            signals_are_reset,
             // Labelled programs are made cold: `sandbox::template`.
             labels: &Labels::default(),
         },
         null,
         channel,
     );
+    if let Some(exec) = exec {
+        // Nobody may wait for it any more.
+        drop(file::write(exec.as_fd(), NO_PROGRAM));
+    }
     channel::give_up(channel, failed)
 }
 
 fn read(bytes: &[u8], orders: &Orders<'_>) -> Result<Plan, Failure> {
-    let wanted: Wanted = serde_json::from_slice(bytes)
-        .map_err(|error| Failure::invalid("reading the creation's journal", error.to_string()))?;
-    Plan::new(Input {
+    let wanted: Wanted = serde_json::from_slice(bytes).map_err(|error| {
+        Failure::invalid("reading what is the container's own", error.to_string())
+    })?;
+    let mut plan = Plan::new(Input {
         container_id: wanted.container_id,
-        spec: wanted.spec,
+        spec: sandbox::complete(wanted.spec, &orders.plan.spec),
         root: RootSource::Overlay(wanted.rootfs),
         cgroup: orders.plan.cgroup.clone(),
-    })
+    })?;
+    if let Some(caps) = wanted.caps {
+        plan.caps = caps;
+    }
+    Ok(plan)
 }
 
-fn receive(orders: &Orders<'_>) -> Result<Given, Failure> {
+fn receive(orders: &Orders<'_>, bytes: &mut [u8]) -> Result<Given, Failure> {
     let doing = "taking the container's root";
-    let mut bytes = vec![0u8; socket::MESSAGE_BYTES_MAX];
-    let (length, fds) = socket::receive_with_fds(orders.channel.as_fd(), &mut bytes)
+    let (length, fds) = socket::receive_with_fds(orders.channel.as_fd(), bytes)
         .map_err(|error| Failure::io(doing, &error))?;
     let mut fds = fds.into_iter();
     let mut next = || {
@@ -126,12 +145,13 @@ fn receive(orders: &Orders<'_>) -> Result<Given, Failure> {
     };
     Ok(Given {
         seccomp: fill.seccomp,
-        root: next()?,
+        root: if fill.root { Some(next()?) } else { None },
         streams: Streams {
             stdin: if fill.stdin { Some(next()?) } else { None },
             stdout: next()?,
             stderr: next()?,
         },
+        exec: if fill.exec { Some(next()?) } else { None },
         volumes: fds.collect(),
     })
 }
@@ -139,12 +159,19 @@ fn receive(orders: &Orders<'_>) -> Result<Given, Failure> {
 fn build(
     plan: &Plan,
     orders: &Orders<'_>,
-    root: OwnedFd,
+    root: Option<OwnedFd>,
     volumes: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
     init::set_names(plan)?;
     let sources = Sources::of_binds(&plan.files, volumes);
-    let mut files = Filesystem::take_staged(&Kernel, &plan.files, orders.around, root, sources)?;
+    let Some(root) = root else {
+        let mut files = Filesystem::go_on(&Kernel, &plan.files, orders.around, sources)?;
+        files.mount_others()?;
+        return files.finish_others();
+    };
+    let staged = &orders.plan.files;
+    let mut files =
+        Filesystem::take_staged(&Kernel, &plan.files, staged, orders.around, root, sources)?;
     files.mount_others()?;
     files.finish_others()?;
     files.enter_over_staged()

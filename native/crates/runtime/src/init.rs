@@ -60,6 +60,8 @@ pub(crate) struct Orders<'a> {
     pub sandbox: bool,
     /// The start follows at once.
     pub at_once: bool,
+    /// Every signal has its default effect, and none is blocked.
+    pub signals_are_reset: bool,
     pub labels: &'a Labels,
 }
 
@@ -411,6 +413,7 @@ pub(crate) fn start(
         stdio: orders.stdio,
         null,
         preserve_fds: orders.preserve_fds,
+        signals_are_reset: orders.signals_are_reset,
         limits_are_set: plan.namespaces.has(libc::CLONE_NEWUSER),
         seccomp: orders.seccomp,
         channel,

@@ -358,6 +358,7 @@ fn become_program(orders: &Orders<'_>) -> Unstartable {
         stdio: join.stdio,
         null: null.as_ref().or(orders.null.as_ref()),
         preserve_fds: join.preserve_fds,
+        signals_are_reset: false,
         limits_are_set: orders.limited_outside(),
         seccomp: join.seccomp,
         channel: orders.channel.as_fd(),

@@ -248,6 +248,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         new_keyring: !options.no_new_keyring,
         sandbox: matches!(options.park, Park::Sandbox),
         at_once: matches!(options.park, Park::AtOnce),
+        signals_are_reset: false,
         labels: &labels,
     };
     let pid = clone_init(orders, &channel, &mut made.children)?;

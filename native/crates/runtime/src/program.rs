@@ -26,6 +26,8 @@ pub(crate) struct Program<'a> {
     /// A stdin for streams that have none.
     pub null: Option<&'a OwnedFd>,
     pub preserve_fds: u32,
+    /// Every signal has its default effect already, and none is blocked.
+    pub signals_are_reset: bool,
     /// Limits are the maker's to set: in a user namespace nobody may raise them.
     pub limits_are_set: bool,
     pub seccomp: Option<&'a Filter>,
@@ -182,6 +184,9 @@ fn release(program: &Program<'_>) -> Result<(), Failure> {
         "unbinding the process from its maker",
         process::die_with_parent(0),
     )?;
+    if program.signals_are_reset {
+        return Ok(());
+    }
     doing("resetting signals", process::reset_signals())
 }
 

@@ -1,7 +1,8 @@
 //! A first process that is made before there is a container for it: namespaces, groups, /proc, /dev and /sys of a template are prepared,
 //! and what is the container's own (its root, its volumes, its names, its program) is given to it later, by descriptor.
 //!
-//! The host's mounts are left behind when a sandbox is parked: it neither pins them nor has an old view of them.
+//! The host's mounts are left behind when a sandbox is parked: it neither pins them nor has an old view of them. Where it is known what
+//! layers the container to come will have, its root is prepared too; that pins the file systems which layers and root are on.
 
 use crate::cgroup::Driver;
 use crate::channel::{self, Report};
@@ -11,7 +12,8 @@ use crate::mounts;
 use crate::plan::{Input, Plan};
 use crate::streams::{Stdio, Streams};
 use crate::sys::{Kernel, socket};
-use shoal_protocol::oci::{self, Linux, Mount, Process, Resources, Root, Spec};
+use shoal_protocol::calls::Rootfs;
+use shoal_protocol::oci::{self, Linux, Mount, Resources, Spec};
 use shoal_protocol::{Failure, FailureCode};
 use shoal_seccomp::Program as Filter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,12 +23,14 @@ use std::path::Path;
 pub(crate) const STAGED: [&str; 3] = ["proc", "sys", "dev"];
 /// The kinds of namespaces that a template has: all that are new for every container, and need nothing of the host.
 const KINDS: [&str; 6] = ["mount", "pid", "network", "uts", "ipc", "cgroup"];
+/// What init says to whoever waits for the start when there will be no program.
+pub(crate) const NO_PROGRAM: &[u8] = b"x";
 /// With root and streams this many descriptors fit one message.
-const VOLUMES_MAX: usize = socket::MESSAGE_FDS_MAX - 4;
+const VOLUMES_MAX: usize = socket::MESSAGE_FDS_MAX - 5;
 
-/// The part of a configuration that a sandbox can be prepared with. None when the configuration asks for anything that has to be
-/// known from the beginning: such a container is made cold.
-pub fn template(spec: &Spec) -> Option<Spec> {
+/// A configuration in two: what a sandbox can be prepared with (its template), and what a container of that template has for its own.
+/// None when the configuration asks for anything that has to be known from the beginning: such a container is made cold.
+pub fn split(spec: Spec) -> Option<(Spec, Spec)> {
     let labelled =
         !spec.process.apparmor_profile.is_empty() || !spec.process.selinux_label.is_empty();
     let own_cpus = spec
@@ -39,10 +43,11 @@ pub fn template(spec: &Spec) -> Option<Spec> {
         return None;
     }
     // Everything that is neither given later nor the template's, also what later versions of the types will have, stays in here.
-    let mut rest = spec.clone();
+    let mut rest = spec;
+    let (staged, own_mounts) = staged_mounts(std::mem::take(&mut rest.mounts))?;
     let linux = &mut rest.linux;
     let template = Spec {
-        mounts: staged_mounts(std::mem::take(&mut rest.mounts))?,
+        mounts: staged,
         linux: Linux {
             namespaces: plain_namespaces(std::mem::take(&mut linux.namespaces))?,
             masked_paths: staged_paths(std::mem::take(&mut linux.masked_paths))?,
@@ -56,24 +61,46 @@ pub fn template(spec: &Spec) -> Option<Spec> {
         ..Spec::default()
     };
     // What is given later.
-    rest.oci_version.clear();
-    rest.process = Process::default();
-    rest.root = Root::default();
-    rest.hostname.clear();
-    rest.domainname.clear();
+    let own = Spec {
+        oci_version: std::mem::take(&mut rest.oci_version),
+        process: std::mem::take(&mut rest.process),
+        root: std::mem::take(&mut rest.root),
+        hostname: std::mem::take(&mut rest.hostname),
+        domainname: std::mem::take(&mut rest.domainname),
+        mounts: own_mounts,
+        linux: Linux {
+            resources: Resources {
+                memory: linux.resources.memory.take(),
+                cpu: linux.resources.cpu.take(),
+                pids: linux.resources.pids.take(),
+                ..Resources::default()
+            },
+            cgroups_path: std::mem::take(&mut linux.cgroups_path),
+            seccomp: linux.seccomp.take(),
+            personality: linux.personality.take(),
+            ..Linux::default()
+        },
+        ..Spec::default()
+    };
+    // Nothing that is done here depends on them.
     rest.annotations.clear();
-    linux.resources.memory = None;
-    linux.resources.cpu = None;
-    linux.resources.pids = None;
-    linux.cgroups_path.clear();
-    linux.seccomp = None;
-    linux.personality = None;
-    (rest == Spec::default()).then_some(template)
+    (rest == Spec::default()).then_some((template, own))
 }
 
-/// The mounts of the staged trees, in order; None when they cannot be told apart from the others.
-fn staged_mounts(mounts: Vec<Mount>) -> Option<Vec<Mount>> {
-    let (mut staged, mut trees, mut volumes) = (Vec::new(), Vec::new(), 0);
+/// The configuration of a container whose own part came by itself: with the namespaces of its template, which both were checked with.
+pub fn complete(own: Spec, template: &Spec) -> Spec {
+    Spec {
+        linux: Linux {
+            namespaces: template.linux.namespaces.clone(),
+            ..own.linux
+        },
+        ..own
+    }
+}
+
+/// The mounts of the staged trees and the others, both in order; None when they cannot be told apart.
+fn staged_mounts(mounts: Vec<Mount>) -> Option<(Vec<Mount>, Vec<Mount>)> {
+    let (mut staged, mut others, mut trees, mut volumes) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for mount in mounts {
         let bind = mount.kind == "bind"
             || mount
@@ -93,10 +120,13 @@ fn staged_mounts(mounts: Vec<Mount>) -> Option<Vec<Mount>> {
                 staged.push(mount);
             }
             None if mount.kind.starts_with("cgroup") => return None,
-            None => volumes += usize::from(bind),
+            None => {
+                volumes += usize::from(bind);
+                others.push(mount);
+            }
         }
     }
-    (volumes <= VOLUMES_MAX && trees.len() >= STAGED.len()).then_some(staged)
+    (volumes <= VOLUMES_MAX && trees.len() >= STAGED.len()).then_some((staged, others))
 }
 
 /// The staged tree that a path is in, and whether it is its top.
@@ -122,18 +152,24 @@ fn plain_namespaces(list: Vec<oci::Namespace>) -> Option<Vec<oci::Namespace>> {
     (all && list.len() == KINDS.len() && list.iter().all(new)).then_some(list)
 }
 
-/// The message that brings root, streams and volumes: whether there is a stdin, and the filter.
+/// The message that brings root, streams and volumes: whether there are a root, a stdin and somebody to hear of the start, and the filter.
 pub(crate) struct Fill {
+    /// Without one the sandbox was parked in it.
+    pub root: bool,
     pub stdin: bool,
+    /// Whoever waits for the program hears of it by a pipe.
+    pub exec: bool,
     pub seccomp: Option<Filter>,
 }
 
-/// First byte of a `Fill`; its second says whether there is a stdin, its third whether there is a filter.
+/// First byte of a `Fill`; the next ones say whether there is a root, a stdin, a pipe for the start and a filter.
 const FILL: u8 = b'f';
 
 impl Fill {
-    fn bytes(stdin: bool, seccomp: Option<&Filter>) -> Vec<u8> {
-        let mut bytes = vec![FILL, u8::from(stdin), u8::from(seccomp.is_some())];
+    fn bytes(root: bool, stdin: bool, exec: bool, seccomp: Option<&Filter>) -> Vec<u8> {
+        let has = [root, stdin, exec, seccomp.is_some()].map(u8::from);
+        let mut bytes = vec![FILL];
+        bytes.extend(has);
         if let Some(filter) = seccomp {
             bytes.extend(filter.flags.to_ne_bytes());
             for step in &filter.instructions {
@@ -147,7 +183,7 @@ impl Fill {
 
     /// None for anything that `bytes` does not make.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let ([FILL, stdin, filtered], rest) = bytes.split_first_chunk::<3>()? else {
+        let ([FILL, root, stdin, exec, filtered], rest) = bytes.split_first_chunk::<5>()? else {
             return None;
         };
         let seccomp = if *filtered == 1 {
@@ -170,7 +206,9 @@ impl Fill {
             None
         };
         Some(Self {
+            root: *root == 1,
             stdin: *stdin == 1,
+            exec: *exec == 1,
             seccomp,
         })
     }
@@ -183,10 +221,12 @@ pub struct Sandbox {
 }
 
 /// Makes a sandbox of a template in the group `cgroup`. `place` is a directory of its own, which `held` may lock; nothing appears in it
-/// on the host. Only where groups can be renamed later (v1).
+/// on the host. With `root` (prepared, `root::prepare`) it is parked in the root of the container to come. Only where groups can be
+/// renamed later (v1).
 pub fn park(
     template: &Spec,
     place: &Path,
+    root: Option<&Rootfs>,
     cgroup: &str,
     driver: &dyn Driver,
     held: &[BorrowedFd<'_>],
@@ -202,7 +242,10 @@ pub fn park(
     let plan = Plan::new(Input {
         container_id: "sandbox".into(),
         spec: template.clone(),
-        root: RootSource::Staging(place.to_path_buf()),
+        root: match root {
+            Some(rootfs) => RootSource::Overlay(rootfs.clone()),
+            None => RootSource::Staging(place.to_path_buf()),
+        },
         cgroup: cgroup.to_owned(),
     })?;
     let options = Options {
@@ -250,24 +293,27 @@ pub fn volumes(plan: &Plan) -> Result<Vec<OwnedFd>, Failure> {
 }
 
 impl Sandbox {
-    /// Has init read a journal that is nobody's, while there is time: code and memory that the real one needs are then there.
-    pub fn rehearse(&mut self, create: &[u8]) -> Result<(), Failure> {
-        socket::send(self.channel.as_fd(), create)
+    /// Has init read a container that is nobody's, while there is time: code and memory that the real one needs are then there.
+    pub fn rehearse(&mut self, own: &[u8]) -> Result<(), Failure> {
+        socket::send(self.channel.as_fd(), own)
             .map_err(|error| Failure::io("rehearsing with init", &error))
     }
 
-    /// Tells init the container's journal: the JSON of a create call.
-    pub fn tell(&mut self, create: &[u8]) -> Result<(), Failure> {
-        socket::send(self.channel.as_fd(), create)
+    /// Tells init what is the container's own: the JSON of a create call, with its capabilities as `caps` and of its configuration the
+    /// own part (`split`) alone.
+    pub fn tell(&mut self, own: &[u8]) -> Result<(), Failure> {
+        socket::send(self.channel.as_fd(), own)
             .map_err(|error| Failure::io("telling init its container", &error))
     }
 
-    /// Gives root (`root::detached`), volumes and streams to init, which builds the container from then on.
+    /// Gives root (`root::detached`; None for the one that it is parked in), volumes and streams to init, which builds the container
+    /// from then on. `exec` is the end of a pipe that closes when the program runs, after a byte (`NO_PROGRAM`) when it never will.
     pub fn fill(
         &mut self,
-        root: OwnedFd,
+        root: Option<OwnedFd>,
         volumes: Vec<OwnedFd>,
         stdio: Stdio,
+        exec: Option<OwnedFd>,
         seccomp: Option<&Filter>,
     ) -> Result<(), Failure> {
         let Stdio::Fds(Streams {
@@ -281,10 +327,12 @@ impl Sandbox {
                 "its streams are not pipes",
             ));
         };
-        let fill = Fill::bytes(stdin.is_some(), seccomp);
-        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&root)
+        let fill = Fill::bytes(root.is_some(), stdin.is_some(), exec.is_some(), seccomp);
+        let fds: Vec<BorrowedFd<'_>> = root
+            .iter()
             .chain(&stdin)
             .chain([&stdout, &stderr])
+            .chain(&exec)
             .chain(&volumes)
             .map(AsFd::as_fd)
             .collect();

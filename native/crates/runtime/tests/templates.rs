@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use shoal_protocol::oci::Spec;
-use shoal_runtime::sandbox::template;
+use shoal_runtime::sandbox::split;
 
 fn usual() -> Value {
     json!({
@@ -24,7 +24,7 @@ fn usual() -> Value {
 
 fn is_template(spec: &Value) -> bool {
     let spec: Spec = serde_json::from_value(spec.clone()).expect("a configuration");
-    template(&spec).is_some()
+    split(spec).is_some()
 }
 
 #[test]

@@ -1,18 +1,22 @@
 //! Making a container: the reserved id, the journal, and as many attempts as dying helpers cost.
 
-use super::{Containers, Entry, Phase, hear};
+use super::{ANSWER_TIMEOUT_MS, Containers, Entry, Phase, hear};
 use crate::monitor::is_checked;
 use crate::pool::Sandbox;
-use crate::records::{self, Message};
+use crate::records::{self, Message, Own};
 use crate::watcher::Token;
 use crate::zygote::Task;
-use shoal_protocol::calls::{Create, Health, HealthStatus, Status};
+use shoal_protocol::calls::{Create, Health, HealthStatus, Rootfs, Status};
+use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::caps::Masks;
 use shoal_runtime::namespaces::Namespaces;
 use shoal_runtime::plan::RootSource;
-use shoal_runtime::sys::{Kernel, mount, socket};
+use shoal_runtime::sys::{Kernel, file, mount, process, socket};
 use shoal_runtime::{cgroup, root};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How often a creation is begun again when zygote or monitor died under it.
@@ -23,6 +27,8 @@ struct Ready {
     pid: i32,
     pid_start_time: u64,
     created_at_ms: u64,
+    /// When it was to be started, and has been.
+    started_at_ms: Option<u64>,
     control: OwnedFd,
 }
 
@@ -33,28 +39,45 @@ enum Broken {
     Failed(Failure),
 }
 
+/// What is to be made.
+pub(super) struct Job<'a> {
+    /// Without its configuration, which is given to a sandbox or read again from the journal.
+    pub create: &'a Create,
+    pub cgroup: &'a str,
+    pub namespaces: &'a Namespaces,
+    pub caps: Masks,
+    /// The call as bytes.
+    pub journal: &'a [u8],
+    /// It is to be started too.
+    pub start: bool,
+}
+
 /// A container that is there and whose monitor nobody listens to yet.
 struct Made {
     token: Token,
     pid: i32,
+    started_at_ms: Option<u64>,
     control: OwnedFd,
 }
 
 impl Containers {
-    /// Makes a container up to the parked init; gives its pid.
-    pub fn create(&self, create: Create) -> Result<i32, Failure> {
+    /// Makes a container up to the parked init; gives its pid. `call` is what `create` was read from.
+    pub fn create(&self, create: Create, call: &[u8]) -> Result<i32, Failure> {
         let id = create.container_id.clone();
-        let made = self.bring_about(create, false)?;
+        let made = self.bring_about(create, call, false)?;
         self.listen_to(&id, made.token, made.control)?;
         Ok(made.pid)
     }
 
     /// Makes a container and starts it; gives its pid and when it was started. When it cannot be started nothing of it is left, though
-    /// its end may have been told.
-    pub fn run(&self, create: Create) -> Result<(i32, u64), Failure> {
+    /// its end may have been told. `call` is what `create` was read from.
+    pub fn run(&self, create: Create, call: &[u8]) -> Result<(i32, u64), Failure> {
         let id = create.container_id.clone();
-        let made = self.bring_about(create, true)?;
-        let started = self.await_start(&id, &made);
+        let made = self.bring_about(create, call, true)?;
+        let started = match made.started_at_ms {
+            Some(at) => Ok(at),
+            None => self.await_start(&id, &made),
+        };
         self.net().container_started(&id);
         let listening = self.listen_to(&id, made.token, made.control);
         match started.and_then(|at| listening.map(|()| at)) {
@@ -80,8 +103,14 @@ impl Containers {
                     return Ok(started_at_ms);
                 }
                 Ok(Message::Failed { failure }) => return Err(failure),
-                // It comes before the reason.
-                Ok(Message::Exit { record, .. }) => self.exited(id, made.token, record),
+                // It comes before the reason of a failure. Without one the program has come and gone.
+                Ok(Message::Exit { record, .. }) => {
+                    let started = record.started_at_ms;
+                    self.exited(id, made.token, record);
+                    if let Some(at) = started {
+                        return Ok(at);
+                    }
+                }
                 Ok(_) => {}
                 Err(_) => {
                     return Err(Failure::new(
@@ -101,17 +130,28 @@ impl Containers {
     }
 
     /// Makes a container and notes it; its monitor has been told to start it, or not.
-    fn bring_about(&self, mut create: Create, start: bool) -> Result<Made, Failure> {
+    fn bring_about(&self, mut create: Create, call: &[u8], start: bool) -> Result<Made, Failure> {
+        let mut journal = Cow::Borrowed(call);
         if create.spec.linux.cgroups_path.is_empty() {
             create.spec.linux.cgroups_path =
                 format!("{}/{}", self.cgroup_parent, create.container_id);
+            journal = records::encode(&create).into();
         }
-        crate::planning::plan(&create)?;
+        let plan = crate::planning::plan(&mut create)?;
+        let job = Job {
+            create: &create,
+            cgroup: &plan.cgroup,
+            namespaces: &plan.namespaces,
+            caps: plan.caps,
+            journal: &journal,
+            start,
+        };
+        let mut spec = Some(plan.spec);
         let id = create.container_id.clone();
-        self.reserve(&id, &create)?;
+        self.reserve(&id, &create, job.cgroup)?;
         let mut attempt = 1;
         let made = loop {
-            match self.make(&create, attempt == 1, start) {
+            match self.make(&job, spec.take()) {
                 Err(Broken::Vanished) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
                 Err(Broken::Vanished) => {
                     break Err(Failure::new(
@@ -132,9 +172,13 @@ impl Containers {
                 (entry.phase, entry.token) = (Phase::Here, token);
                 (entry.pid, entry.pid_start_time) = (ready.pid, ready.pid_start_time);
                 entry.created_at_ms = ready.created_at_ms;
+                if let Some(at) = ready.started_at_ms {
+                    (entry.status, entry.started_at_ms) = (Status::Running, Some(at));
+                }
                 Ok(Made {
                     token,
                     pid: ready.pid,
+                    started_at_ms: ready.started_at_ms,
                     control: ready.control,
                 })
             }
@@ -145,7 +189,7 @@ impl Containers {
         }
     }
 
-    fn reserve(&self, id: &str, create: &Create) -> Result<(), Failure> {
+    fn reserve(&self, id: &str, create: &Create, cgroup: &str) -> Result<(), Failure> {
         let doing = format!("creating container {id}");
         let mut table = self.lock();
         if table.contains_key(id) {
@@ -156,7 +200,7 @@ impl Containers {
             ));
         }
         let directory = PathBuf::from(&create.rootfs.directory);
-        let cgroup = create.spec.linux.cgroups_path.clone();
+        let cgroup = cgroup.to_owned();
         if let Some((other, _)) = table
             .iter()
             .find(|(_, entry)| entry.directory == directory || entry.cgroup == cgroup)
@@ -190,7 +234,9 @@ impl Containers {
         Ok(())
     }
 
-    fn make(&self, create: &Create, from_pool: bool, start: bool) -> Result<Ready, Broken> {
+    /// One attempt. Without `spec` it is made cold: whatever killed the first may have killed all that was parked.
+    fn make(&self, job: &Job<'_>, spec: Option<Spec>) -> Result<Ready, Broken> {
+        let Job { create, start, .. } = *job;
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
             Broken::Failed(Failure::io(format!("creating container {id}"), &error))
@@ -198,11 +244,9 @@ impl Containers {
         self.clear_stale_root(Path::new(&create.rootfs.directory))
             .map_err(doing)?;
         let path = self.store.creating(id);
-        // A second attempt is cold: whatever killed the first may have killed all that was parked.
-        let parked = if from_pool { self.unpark(create) } else { None };
-        let outcome = match parked {
-            Some(sandbox) => go_on(sandbox, create, start),
-            None => self.attempt(create, start),
+        let outcome = match spec.and_then(|spec| self.unpark(job, spec)) {
+            Some((sandbox, own)) => go_on(sandbox, &own, start),
+            None => self.attempt(job),
         };
         match outcome {
             Ok(made) => Ok(made),
@@ -217,7 +261,7 @@ impl Containers {
                     .map_err(Broken::Failed)?;
                 // It died after committing: the container is there, and dead.
                 if self.store.container(id).exists() {
-                    self.bury(id, create).map_err(Broken::Failed)?;
+                    self.bury(job).map_err(Broken::Failed)?;
                     if start {
                         // The program may have run: once is enough.
                         return Err(Broken::Failed(Failure::new(
@@ -232,17 +276,18 @@ impl Containers {
         }
     }
 
-    fn attempt(&self, create: &Create, start: bool) -> Result<Ready, Broken> {
+    fn attempt(&self, job: &Job<'_>) -> Result<Ready, Broken> {
+        let Job { create, start, .. } = *job;
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
             Broken::Failed(Failure::io(format!("creating container {id}"), &error))
         };
         let dir = self
             .store
-            .begin(self.driver.as_ref(), create)
+            .begin(self.driver.as_ref(), create, job.journal)
             .map_err(Broken::Failed)?;
         let (control, theirs) = socket::pair().map_err(doing)?;
-        let kinds = Namespaces::read(&create.spec.linux.namespaces).map_err(Broken::Failed)?;
+        let kinds = job.namespaces;
         // What a user namespace is to own can only be made in it.
         let ours = !kinds.has(libc::CLONE_NEWUSER);
         let task = Task::Create {
@@ -258,7 +303,7 @@ impl Containers {
         // A monitor that has failed already has said why, which is read right below.
         drop(give_root(
             control.as_fd(),
-            create,
+            &create.rootfs,
             wanted,
             !self.driver.limits_devices(),
         ));
@@ -273,42 +318,94 @@ impl Containers {
         Ok(())
     }
 
-    fn bury(&self, id: &str, create: &Create) -> Result<(), Failure> {
-        cgroup::destroy(self.driver.as_ref(), &create.spec.linux.cgroups_path)?;
-        let left = self.store.retire(id, Path::new(&create.rootfs.directory))?;
+    fn bury(&self, job: &Job<'_>) -> Result<(), Failure> {
+        let create = job.create;
+        cgroup::destroy(self.driver.as_ref(), job.cgroup)?;
+        let directory = Path::new(&create.rootfs.directory);
+        let left = self.store.retire(&create.container_id, directory)?;
         self.reaper.remove(left);
         Ok(())
     }
 }
 
 /// Has a sandbox become the container whose journal is in its directory.
-fn go_on(sandbox: Sandbox, create: &Create, start: bool) -> Result<Ready, Broken> {
+fn go_on(sandbox: Sandbox, own: &Own, start: bool) -> Result<Ready, Broken> {
     let word = if start {
         records::USE_AND_START
     } else {
         records::USE
     };
+    let mut message = vec![word];
+    message.extend(records::encode(own));
     let control = sandbox.control.as_fd();
-    // The root is made here, as the monitor has as much to do meanwhile.
-    let used =
-        socket::send(control, word).and_then(|()| give_root(control, create, true, sandbox.nodev));
-    match used {
-        Ok(()) => outcome(sandbox.control),
-        Err(_) => Err(Broken::Vanished),
+    let mut exec = None;
+    let mut used = || -> io::Result<()> {
+        let mut theirs = None;
+        if start {
+            let (ours, end) = file::pipe()?;
+            (exec, theirs) = (Some(ours), Some(end));
+        }
+        let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        socket::send_with_fds(control, &message, &fds)?;
+        if sandbox.warm.is_some() {
+            return Ok(());
+        }
+        // The root is made here, as the monitor has as much to do meanwhile.
+        give_root(control, &own.rootfs, true, sandbox.nodev)
+    };
+    if used().is_err() {
+        return Err(Broken::Vanished);
     }
+    let runs = exec.is_some_and(|exec| await_exec(&exec, &sandbox.control));
+    let started_at_ms = process::now_ms();
+    let ready = outcome(sandbox.control)?;
+    Ok(Ready {
+        // Said by a monitor that was killed right after that, it may never have been told to start.
+        started_at_ms: if runs && !has_ended(&ready.control) {
+            Some(started_at_ms)
+        } else {
+            ready.started_at_ms
+        },
+        ..ready
+    })
+}
+
+/// Waits until init runs the program, which closes its end of `exec`; false when it says that it cannot, or when its monitor has ended.
+/// Without the monitor's word that the container is there it only means that the sandbox's init has ended.
+fn await_exec(exec: &OwnedFd, monitor: &OwnedFd) -> bool {
+    let watch = |fd: &OwnedFd, events| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // What the monitor says meanwhile is no reason to wake up.
+    let mut fds = [watch(exec, libc::POLLIN), watch(monitor, 0)];
+    let timeout_ms = i32::try_from(ANSWER_TIMEOUT_MS).unwrap_or(i32::MAX);
+    let woken = process::poll(&mut fds, timeout_ms);
+    woken.is_ok() && fds[0].revents == libc::POLLHUP
+}
+
+/// Whether the monitor at the other end has.
+fn has_ended(monitor: &OwnedFd) -> bool {
+    let mut fds = [libc::pollfd {
+        fd: monitor.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    }];
+    !process::poll(&mut fds, 0).is_ok_and(|ended| ended == 0)
 }
 
 /// Makes the root of a container, if it is `wanted`, and gives it to the monitor. One who gets none makes it itself, or finds out why nobody can.
 fn give_root(
     control: BorrowedFd<'_>,
-    create: &Create,
+    rootfs: &Rootfs,
     wanted: bool,
     nodev: bool,
 ) -> std::io::Result<()> {
     let make = || {
-        root::prepare(&create.rootfs).and_then(|()| {
+        root::prepare(rootfs).and_then(|()| {
             let nodev = if nodev { mount::ATTR_NODEV } else { 0 };
-            let source = RootSource::Overlay(create.rootfs.clone());
+            let source = RootSource::Overlay(rootfs.clone());
             root::detached(&Kernel, &source, nodev)
         })
     };
@@ -328,6 +425,19 @@ fn outcome(control: OwnedFd) -> Result<Ready, Broken> {
             pid,
             pid_start_time,
             created_at_ms,
+            started_at_ms: None,
+            control,
+        }),
+        Ok(Message::Running {
+            pid,
+            pid_start_time,
+            created_at_ms,
+            started_at_ms,
+        }) => Ok(Ready {
+            pid,
+            pid_start_time,
+            created_at_ms,
+            started_at_ms: Some(started_at_ms),
             control,
         }),
         Ok(Message::Failed { failure }) => Err(Broken::Failed(failure)),

@@ -1,15 +1,19 @@
 //! Keeping the pool full, off the path of whoever waits for a container, and discarding what is in it.
 
+use super::creation::Job;
 use super::{Containers, complain, hear};
-use crate::pool::{Order, Sandbox};
-use crate::records::{self, Message};
+use crate::pool::{Order, Root, Sandbox, Warm, Work};
+use crate::records::{Message, Own};
 use crate::zygote::Task;
 use shoal_protocol::calls::Create;
+use shoal_protocol::oci::{Capabilities, Spec};
 use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::caps::Masks;
 use shoal_runtime::sandbox;
-use shoal_runtime::sys::socket;
+use shoal_runtime::sys::{file, socket};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,8 +34,11 @@ impl Containers {
             .spawn(move || {
                 // Dropped when the thread is done, which is all that it says.
                 let _ends: Sender<()> = ends;
-                while let Some(order) = this.pool.next() {
-                    this.park(&order);
+                while let Some(work) = this.pool.next() {
+                    match work {
+                        Work::Make(order) => this.park(&order),
+                        Work::Discard(sandboxes) => this.discard(sandboxes),
+                    }
                 }
             });
         spawned.map_err(|error| Failure::io("starting the pool's thread", &error))?;
@@ -56,7 +63,7 @@ impl Containers {
         match self.make_sandbox(order) {
             Ok(sandbox) => {
                 if let Err(unwanted) = self.pool.add(order, sandbox) {
-                    self.discard(vec![unwanted]);
+                    self.discard(vec![*unwanted]);
                 }
             }
             // Containers can still be made cold; why there is no pool for them is said once.
@@ -67,7 +74,22 @@ impl Containers {
 
     fn make_sandbox(&self, order: &Order) -> Result<Sandbox, Failure> {
         let doing = "parking a sandbox";
-        let (path, dir) = self.store.park(&order.template, &self.cgroup_parent)?;
+        let identify = || -> Result<_, Failure> {
+            let identities = order.root.as_ref().map(Root::identify).transpose();
+            identities.map_err(|error| Failure::io("looking at the layers of a sandbox", &error))
+        };
+        let identities = identify()?;
+        let root = order.root.as_ref();
+        let (path, dir, record) = self
+            .store
+            .park(&order.template, &self.cgroup_parent, root)?;
+        let warm = |identities| {
+            Some(Warm {
+                root: order.root.clone()?,
+                identities,
+                directory: record.root.as_ref()?.directory.clone(),
+            })
+        };
         let made = || -> Result<Sandbox, Failure> {
             let (control, theirs) = socket::pair().map_err(|error| Failure::io(doing, &error))?;
             self.zygote
@@ -75,10 +97,17 @@ impl Containers {
             // From here the monitor alone holds the lock and the other end.
             drop(theirs);
             match hear(&control) {
+                // Of layers that were exchanged meanwhile it is not known which it has.
+                Ok(Message::Parked { .. }) if identify()? != identities => Err(Failure::new(
+                    FailureCode::Conflict,
+                    doing,
+                    "its layers have changed",
+                )),
                 Ok(Message::Parked { nodev }) => Ok(Sandbox {
                     path: path.clone(),
                     control,
                     nodev,
+                    warm: identities.and_then(warm),
                 }),
                 Ok(Message::Failed { failure }) => Err(failure),
                 Ok(_) | Err(_) => Err(Failure::new(
@@ -96,31 +125,39 @@ impl Containers {
         })
     }
 
-    /// A sandbox for this creation, with its directory named and journaled as the creation's; None when it has to be made cold.
-    pub(super) fn unpark(&self, create: &Create) -> Option<Sandbox> {
-        if !self.pool.is_on()
-            || Path::new(&create.spec.linux.cgroups_path).parent()
-                != Some(Path::new(&self.cgroup_parent))
-        {
+    /// A sandbox for this creation, with its directories named and journaled as the creation's, and what its monitor is to be told; None
+    /// when it has to be made cold.
+    pub(super) fn unpark(&self, job: &Job<'_>, spec: Spec) -> Option<(Sandbox, Own)> {
+        let create = job.create;
+        let parent = Path::new(job.cgroup).parent();
+        if !self.pool.is_on() || parent != Some(Path::new(&self.cgroup_parent)) {
             return None;
         }
-        let template = sandbox::template(&create.spec)?;
+        let (template, own) = sandbox::split(spec)?;
+        let root = Root::of(&create.rootfs);
         let mut left = Vec::new();
-        let taken = self.pool.take(template, &mut left);
+        let taken = self.pool.take(template, root.as_ref(), &mut left);
         self.discard(left);
         let mut taken = taken?;
-        let journal = records::encode(create);
-        // The monitor reads it while it is being written.
-        let told = socket::send(taken.control.as_fd(), &journal)
-            .map_err(|error| Failure::io("telling a sandbox its container", &error));
-        let id = &create.container_id;
-        match told.and_then(|()| self.store.begin_parked(&taken.path, id, &journal)) {
+        let begin = || -> Result<PathBuf, Failure> {
+            let id = &create.container_id;
+            let path = self.store.begin_parked(&taken.path, id, job.journal)?;
+            match &taken.warm {
+                // From here its directory is found by the journal.
+                Some(warm) => warm.give(&create.rootfs.directory).map(|()| path),
+                None => Ok(path),
+            }
+        };
+        match begin() {
             Ok(path) => {
                 taken.path = path;
-                Some(taken)
+                Some((taken, own_part(create, own, job.caps)))
             }
             Err(_) => {
+                let begun = self.store.creating(&create.container_id);
                 self.discard(vec![taken]);
+                // With the name of the creation already, where it came so far.
+                drop(self.store.roll_back(self.driver.as_ref(), &begun));
                 None
             }
         }
@@ -133,5 +170,39 @@ impl Containers {
             // What stays is rolled back by the next start.
             drop(self.store.roll_back(self.driver.as_ref(), &path));
         }
+    }
+}
+
+/// What a sandbox is told of a creation.
+fn own_part(create: &Create, mut spec: Spec, caps: Masks) -> Own {
+    // A health check is run with the names.
+    let named = create.health.is_some();
+    if !named {
+        spec.process.capabilities = Capabilities::default();
+    }
+    Own {
+        container_id: create.container_id.clone(),
+        spec,
+        rootfs: create.rootfs.clone(),
+        log: create.log.clone(),
+        stdin: create.stdin,
+        seccomp: create.seccomp.clone(),
+        health: create.health.clone(),
+        caps: (!named).then_some(caps),
+    }
+}
+
+impl Warm {
+    /// Makes the directory of the root that of the container, if the root is still of the layers that are there now.
+    fn give(&self, directory: &str) -> Result<(), Failure> {
+        let doing = |error: io::Error| Failure::io("giving a container its root", &error);
+        if self.root.identify().map_err(doing)? != self.identities {
+            return Err(Failure::new(
+                FailureCode::Conflict,
+                "giving a container its root",
+                "its layers have changed",
+            ));
+        }
+        file::rename_path_new(&self.directory, directory).map_err(doing)
     }
 }

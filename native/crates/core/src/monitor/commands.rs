@@ -94,11 +94,12 @@ impl Monitor {
         }
     }
 
-    /// For a container whose init has been told to start already: `control` hears what comes of it.
-    pub(super) fn await_start(&mut self, control: &OwnedFd) {
+    /// For a container whose init has been told to start already: `control` is told what comes of it, unless it `hears` that by itself.
+    pub(super) fn await_start(&mut self, control: &OwnedFd, hears: bool) {
         self.starter = control.try_clone().ok().map(|socket| Starter {
             socket,
-            unannounced: true,
+            unannounced: !hears,
+            hears,
         });
     }
 
@@ -124,6 +125,7 @@ impl Monitor {
         self.starter = Some(Starter {
             socket,
             unannounced: false,
+            hears: false,
         });
         Ok(())
     }

@@ -6,19 +6,21 @@ use super::streams::{Sink, Streams};
 use super::{Connection, Container, Monitor, READ_BYTES, doing};
 use crate::logs::sink::LogSink;
 use crate::planning;
-use crate::records::{self, Message, State};
+use crate::records::{self, Message, Own, State};
 use crate::seccomp;
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{Create, Status, Stdin};
+use shoal_protocol::oci::Spec;
 use shoal_runtime::Filter;
-use shoal_runtime::cgroup::{self, Driver, detect::Layout};
+use shoal_runtime::caps::Masks;
+use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel;
 use shoal_runtime::launch::{self, Options, Park, Parked};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::memory::Pages;
 use shoal_runtime::sys::{file, process, region, socket};
-use shoal_runtime::{join, proc, root};
+use shoal_runtime::{join, proc, root, sandbox};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::io;
@@ -34,6 +36,7 @@ pub(super) struct Workshop {
 
 /// A container to be made, as its journal has it.
 pub(super) struct Journal {
+    /// Without its configuration, which is the plan's.
     pub(super) create: Create,
     pub(super) plan: Plan,
     pub(super) seccomp: Option<Cow<'static, Filter>>,
@@ -95,7 +98,7 @@ impl Workshop {
     /// Makes the container from nothing, commits it, and starts its program if that is wanted.
     pub(super) fn build(self, given: Given<'_>, start: bool) -> Result<Monitor, Failure> {
         let journal = Journal::parse(&self.read(records::CREATE_FILE)?)?;
-        let (pipes, stdio) = Pipes::open(&journal.create)?;
+        let (pipes, stdio) = Pipes::open(&journal)?;
         // In any case, so that nobody else works on the root afterwards.
         let root = given.control.and_then(receive_root);
         if root.is_none() {
@@ -117,7 +120,8 @@ impl Workshop {
             no_new_keyring: false,
             meanwhile: &|pid| {
                 let sink = open_sink(&journal.create)?;
-                let commit = Commit::prepare(&self.dir, &journal.plan, pid)?;
+                let place = Place::prepare(&self.dir, pid)?;
+                let commit = place.commit(&self.dir, &journal.plan, pid)?;
                 prepared.set(Some((sink, commit)));
                 Ok(())
             },
@@ -131,7 +135,8 @@ impl Workshop {
             .expect("a creation that succeeds has prepared its commit");
         let streams = pipes.take(sink).inspect_err(|_| end(&parked))?;
         let committed = commit.finish(&self.dir).inspect_err(|_| end(&parked))?;
-        self.monitor(journal, parked, streams, committed, start)
+        let kept = (new_buffer()?, None);
+        self.monitor(journal, parked, streams, committed, kept, start)
     }
 
     /// A record in the directory.
@@ -150,6 +155,7 @@ impl Workshop {
         parked: Parked,
         streams: Streams,
         committed: Committed,
+        (buffer, oom): (Pages, Option<OomWatch>),
         start: bool,
     ) -> Result<Monitor, Failure> {
         // First of all, as somebody waits for the program; what is left to be done here is done while init becomes it.
@@ -163,7 +169,6 @@ impl Workshop {
             cgroup: plan.cgroup.clone(),
             spec: join::remembered(&plan.spec),
         });
-        let buffer = doing("taking memory for a buffer", Pages::new(READ_BYTES))?;
         Ok(Monitor {
             container,
             driver: self.driver,
@@ -178,7 +183,7 @@ impl Workshop {
             execs: Execs::default(),
             health: journal.health,
             seccomp: journal.seccomp,
-            oom: None,
+            oom,
             status: Status::Created,
             pid_start_time: committed.pid_start_time,
             created_at_ms: committed.created_at_ms,
@@ -191,13 +196,44 @@ impl Workshop {
     }
 }
 
+/// Where output is read into.
+pub(super) fn new_buffer() -> Result<Pages, Failure> {
+    doing("taking memory for a buffer", Pages::new(READ_BYTES))
+}
+
 impl Journal {
     /// Reads create.json.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let create: Create = serde_json::from_slice(bytes).map_err(|error| {
             Failure::invalid("reading the creation's journal", error.to_string())
         })?;
-        let plan = planning::plan(&create)?;
+        Self::of(create, None)
+    }
+
+    /// Reads what a sandbox of this template is told of its container.
+    pub(super) fn parse_own(bytes: &[u8], template: &Spec) -> Result<Self, Failure> {
+        let own: Own = serde_json::from_slice(bytes).map_err(|error| {
+            Failure::invalid("reading what is the container's own", error.to_string())
+        })?;
+        let create = Create {
+            container_id: own.container_id,
+            spec: sandbox::complete(own.spec, template),
+            rootfs: own.rootfs,
+            log: own.log,
+            stdin: own.stdin,
+            // Containers with a terminal are made cold.
+            console_size: None,
+            seccomp: own.seccomp,
+            health: own.health,
+        };
+        Self::of(create, own.caps)
+    }
+
+    fn of(mut create: Create, caps: Option<Masks>) -> Result<Self, Failure> {
+        let mut plan = planning::plan(&mut create)?;
+        if let Some(caps) = caps {
+            plan.caps = caps;
+        }
         let health = match &create.health {
             Some(check) => region::outside(|| Health::new(check, &plan.spec.process))?,
             None => None,
@@ -214,9 +250,10 @@ impl Journal {
 
 impl Pipes {
     /// Opens the pipes, or the way to the terminal, whose other ends are for the program.
-    pub(super) fn open(create: &Create) -> Result<(Self, Stdio), Failure> {
+    pub(super) fn open(journal: &Journal) -> Result<(Self, Stdio), Failure> {
+        let Journal { create, plan, .. } = journal;
         let stdin = create.stdin != Stdin::Closed;
-        let made = execs::make_streams(create.spec.process.terminal, stdin);
+        let made = execs::make_streams(plan.spec.process.terminal, stdin);
         let (stdio, ours) = doing("making the standard streams", made)?;
         let once = create.stdin == Stdin::Once;
         Ok((Self { once, ours }, stdio))
@@ -261,8 +298,16 @@ impl Monitor {
             subscribed: true,
             closed: false,
         });
-        self.oom = self.driver.oom_watch(&self.container.cgroup);
+        if self.oom.is_none() {
+            self.oom = self.driver.oom_watch(&self.container.cgroup);
+        }
     }
+}
+
+/// What a container's records need that does not depend on which container it is.
+pub(super) struct Place {
+    listener: OwnedFd,
+    pid_start_time: u64,
 }
 
 /// Everything of a container's records but their final name.
@@ -278,22 +323,10 @@ pub(super) struct Committed {
     created_at_ms: u64,
 }
 
-impl Commit {
-    /// Writes the records and takes what the end will need.
-    pub(super) fn prepare(dir: &OwnedFd, plan: &Plan, pid: i32) -> Result<Self, Failure> {
-        let id = plan.container_id.clone();
-        let created_at_ms = process::now_ms();
-        let act = || -> io::Result<Committed> {
-            let pid_start_time = proc::start_time(pid)?;
-            let state = State {
-                container_id: id.clone(),
-                pid,
-                pid_start_time,
-                monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
-                boot_id: proc::boot_id()?.to_owned(),
-                created_at_ms,
-            };
-            file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))?;
+impl Place {
+    /// Takes what the end of the container of this init will need, and the place where its monitor listens.
+    pub(super) fn prepare(dir: &OwnedFd, pid: i32) -> Result<Self, Failure> {
+        let act = || -> io::Result<Self> {
             // A disk that fills up later must not keep the exit from being written.
             file::reserve_durable_at(
                 dir.as_fd(),
@@ -307,16 +340,57 @@ impl Commit {
                 libc::SOCK_SEQPACKET,
                 16,
             )?;
-            Ok(Committed {
+            Ok(Self {
+                listener,
+                pid_start_time: proc::start_time(pid)?,
+            })
+        };
+        doing("preparing the records of a container", act())
+    }
+
+    /// Writes the records of the container.
+    pub(super) fn commit(self, dir: &OwnedFd, plan: &Plan, pid: i32) -> Result<Commit, Failure> {
+        let Self {
+            listener,
+            pid_start_time,
+        } = self;
+        let id = plan.container_id.clone();
+        let created_at_ms = process::now_ms();
+        let act = || -> io::Result<()> {
+            let state = State {
+                container_id: id.clone(),
+                pid,
+                pid_start_time,
+                monitor_pid: i32::try_from(std::process::id()).unwrap_or(0),
+                boot_id: proc::boot_id()?.to_owned(),
+                created_at_ms,
+            };
+            file::write_at(dir.as_fd(), records::STATE_FILE, &records::encode(&state))
+        };
+        doing(&format!("committing container {id}"), act())?;
+        Ok(Commit {
+            id,
+            committed: Committed {
                 listener,
                 pid_start_time,
                 created_at_ms,
-            })
-        };
-        let committed = doing(&format!("committing container {id}"), act())?;
-        Ok(Self { id, committed })
+            },
+        })
     }
+}
 
+impl Committed {
+    /// What the core is told when the container of this init is there.
+    pub(super) fn ready(&self, pid: i32) -> Message {
+        Message::Ready {
+            pid,
+            pid_start_time: self.pid_start_time,
+            created_at_ms: self.created_at_ms,
+        }
+    }
+}
+
+impl Commit {
     /// The point of no return: once the directory has its name, the container exists.
     pub(super) fn finish(self, dir: &OwnedFd) -> Result<Committed, Failure> {
         let id = &self.id;

@@ -72,6 +72,8 @@ impl Monitor {
             answer(&starter.socket, &Message::Failed { failure });
         }
         self.linger();
+        // Nobody waits for what the kernel still has to take down, but perhaps for the next container.
+        process::give_way();
         process::exit_now(0)
     }
 

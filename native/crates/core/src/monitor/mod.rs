@@ -52,10 +52,10 @@ pub fn run(
 ) -> ! {
     match make(layout, task, &control, dir, network) {
         Ok((mut monitor, start)) => {
-            if start {
-                monitor.await_start(&control);
+            if start != Start::No {
+                monitor.await_start(&control, start == Start::Heard);
             }
-            monitor.announce(control, !start);
+            monitor.announce(control, start == Start::No);
             monitor.serve()
         }
         Err(failure) => {
@@ -78,7 +78,7 @@ fn make(
     control: &OwnedFd,
     dir: OwnedFd,
     network: Option<OwnedFd>,
-) -> Result<(Box<Monitor>, bool), Failure> {
+) -> Result<(Box<Monitor>, Start), Failure> {
     // SAFETY: a fork of the zygote, which has one thread; no monitor ever starts another. Without memory for the region the heap serves.
     drop(unsafe { region::open() });
     let made = match task {
@@ -90,11 +90,21 @@ fn make(
                 };
                 workshop.build(given, start)
             })
-            .map(|monitor| (monitor, start)),
+            .map(|monitor| (monitor, if start { Start::Told } else { Start::No })),
         Task::Park => parking::run(layout, control, dir),
     };
     region::close();
     made.map(|(monitor, start)| (Box::new(monitor), start))
+}
+
+/// Whether a container is to be started as soon as it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    No,
+    /// The core is told when it runs.
+    Told,
+    /// The core hears by itself when it runs.
+    Heard,
 }
 
 struct Connection {
@@ -117,6 +127,8 @@ struct Starter {
     socket: OwnedFd,
     /// The core, which has not heard of the container yet: it is woken only once.
     unannounced: bool,
+    /// It hears by itself of a program that runs, and is told only when there is none.
+    hears: bool,
 }
 
 struct Monitor {
@@ -279,10 +291,19 @@ impl Monitor {
         if let Some(starter) = self.starter.take() {
             let started_at_ms = process::now_ms();
             (self.status, self.started_at_ms) = (Status::Running, Some(started_at_ms));
-            if starter.unannounced {
-                commands::answer(&starter.socket, &self.ready());
+            let word = if starter.unannounced {
+                Message::Running {
+                    pid: self.pid,
+                    pid_start_time: self.pid_start_time,
+                    created_at_ms: self.created_at_ms,
+                    started_at_ms,
+                }
+            } else {
+                Message::Started { started_at_ms }
+            };
+            if !starter.hears {
+                commands::answer(&starter.socket, &word);
             }
-            commands::answer(&starter.socket, &Message::Started { started_at_ms });
             if let Some(health) = &mut self.health {
                 health.begin(Instant::now());
             }

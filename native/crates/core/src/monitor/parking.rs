@@ -1,17 +1,20 @@
 //! The monitor of a sandbox: it prepares what does not depend on the container, waits until the sandbox is used or discarded, then goes on
 //! as the container's monitor.
 
-use super::creation::{self, Commit, Given, Journal, Pipes, Workshop, end};
-use super::streams::{Sink, Streams};
-use super::{Monitor, doing};
-use crate::records::{self, Message, Parked};
-use shoal_protocol::calls::{Create, Rootfs, Seccomp, Stdin};
-use shoal_protocol::oci::{Capabilities, Memory, Process, Resources, Spec};
+use super::commands::answer;
+use super::creation::{self, Given, Journal, Pipes, Place, Workshop, end, new_buffer};
+use super::{Monitor, Start, doing};
+use crate::records::{self, Message, Own, Parked};
+use shoal_protocol::calls::{Rootfs, Seccomp, Stdin};
+use shoal_protocol::oci::{Memory, Process, Spec};
 use shoal_protocol::{Failure, FailureCode};
-use shoal_runtime::cgroup::{self, Driver, detect::Layout};
+use shoal_runtime::caps::Masks;
+use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
+use shoal_runtime::plan::Plan;
 use shoal_runtime::sandbox::{self, Sandbox};
 use shoal_runtime::streams::Stdio;
-use shoal_runtime::sys::{file, process, socket};
+use shoal_runtime::sys::memory::Pages;
+use shoal_runtime::sys::{file, process, region, socket};
 use shoal_runtime::{launch, root};
 use std::fs;
 use std::io;
@@ -25,6 +28,10 @@ struct Kept {
     driver: Box<dyn Driver>,
     record: Parked,
     sandbox: Sandbox,
+    place: Place,
+    buffer: Pages,
+    /// Of its group, which keeps it under its new name.
+    oom: Option<OomWatch>,
 }
 
 /// Prepares a sandbox and waits. Gives the monitor of the container that it has become, and whether it is to be started; ends the
@@ -33,7 +40,7 @@ pub(super) fn run(
     layout: &Layout,
     control: &OwnedFd,
     dir: OwnedFd,
-) -> Result<(Monitor, bool), Failure> {
+) -> Result<(Monitor, Start), Failure> {
     let mut kept = prepare(layout, dir)?;
     // A core that is gone is seen as the end of the connection right below.
     let message = Message::Parked {
@@ -42,26 +49,35 @@ pub(super) fn run(
     drop(socket::send(control.as_fd(), &records::encode(&message)));
     let length = socket::next_length(control.as_fd()).unwrap_or(0);
     let mut bytes = vec![0u8; length.max(1)];
-    let length = socket::receive(control.as_fd(), &mut bytes).unwrap_or(0);
+    let (length, fds) = socket::receive_with_fds(control.as_fd(), &mut bytes).unwrap_or_default();
     if length == 0 {
         kept.discard();
         process::exit_now(0);
     }
+    let (word, own) = bytes[..length].split_at(1);
     // Init reads it at the same time.
-    let told = kept.sandbox.tell(&bytes[..length]);
-    let journal = Journal::parse(&bytes[..length]);
-    let mut word = [0u8; 8];
-    let length = socket::receive(control.as_fd(), &mut word).unwrap_or(0);
-    let start = match &word[..length] {
-        records::USE => false,
-        records::USE_AND_START => true,
-        _ => {
-            kept.discard();
-            process::exit_now(0);
-        }
+    let told = kept.sandbox.tell(own);
+    let journal = Journal::parse_own(own, &kept.record.template)?;
+    let exec = fds.into_iter().next();
+    let start = word == [records::USE_AND_START];
+    let (monitor, hears) = kept.become_container(told, journal, exec, control, start)?;
+    let start = match (start, hears) {
+        (false, _) => Start::No,
+        (true, true) => Start::Heard,
+        (true, false) => Start::Told,
     };
-    kept.become_container(told, journal?, control, start)
-        .map(|monitor| (monitor, start))
+    Ok((monitor, start))
+}
+
+/// The root that the core has made for the container. Fails when it could not, or is gone: then nobody makes one meanwhile.
+fn receive_root(control: &OwnedFd) -> Result<OwnedFd, Failure> {
+    creation::receive_root(control).ok_or_else(|| {
+        Failure::new(
+            FailureCode::System,
+            "taking the container's root",
+            "the core has none",
+        )
+    })
 }
 
 fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
@@ -73,57 +89,60 @@ fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
     });
     let record: Parked = serde_json::from_slice(&workshop.read(records::PARKED_FILE)?)
         .map_err(|error| Failure::invalid("reading the sandbox's record", error.to_string()))?;
-    let place = doing("finding the sandbox's directory", path_of(&workshop.dir))?;
+    let directory = doing("finding the sandbox's directory", path_of(&workshop.dir))?;
+    if let Some(rootfs) = &record.root {
+        root::prepare(rootfs)?;
+    }
     let mut sandbox = sandbox::park(
         &record.template,
-        &place,
+        &directory,
+        record.root.as_ref(),
         &record.cgroup,
         driver.as_ref(),
         &[workshop.dir.as_fd()],
     )?;
-    let sample = records::encode(&sample(&record.template));
+    let sample = records::encode(&sample());
     sandbox.rehearse(&sample)?;
-    drop(Journal::parse(&sample));
+    drop(Journal::parse_own(&sample, &record.template));
+    let place = Place::prepare(&workshop.dir, sandbox.parked().pid)?;
+    let oom = region::outside(|| driver.oom_watch(&record.cgroup));
+    let buffer = new_buffer()?;
     Ok(Kept {
         workshop,
         driver,
         record,
         sandbox,
+        place,
+        buffer,
+        oom,
     })
 }
 
 /// A creation of this template that nobody asked for. Reading one makes monitor and init fault in, while nobody waits, the code and the
 /// memory that they read the real one with: that takes several times as long as the reading.
-fn sample(template: &Spec) -> Create {
+fn sample() -> Own {
     let words = |list: &[&str]| {
         list.iter()
             .map(|word| (*word).to_owned())
             .collect::<Vec<_>>()
     };
-    let capabilities = words(&["CAP_CHOWN", "CAP_KILL"]);
     let process = Process {
         args: words(&["/bin/sh"]),
         env: words(&["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
         cwd: "/".into(),
-        capabilities: Capabilities {
-            bounding: capabilities.clone(),
-            effective: capabilities.clone(),
-            permitted: capabilities,
-            ..Capabilities::default()
-        },
         ..Process::default()
     };
     let mut spec = Spec {
         process,
         hostname: "sandbox".into(),
-        ..template.clone()
+        ..Spec::default()
     };
     spec.linux.cgroups_path = "/sandbox".into();
     spec.linux.resources.memory = Some(Memory {
         limit: Some(1 << 30),
         ..Memory::default()
     });
-    Create {
+    Own {
         container_id: "sandbox".into(),
         spec,
         rootfs: Rootfs {
@@ -132,9 +151,9 @@ fn sample(template: &Spec) -> Create {
         },
         log: None,
         stdin: Stdin::Closed,
-        console_size: None,
         seccomp: Seccomp::Default,
         health: None,
+        caps: Some(Masks::default()),
     }
 }
 
@@ -146,7 +165,16 @@ impl Kept {
     /// Nobody wants it: everything of it goes, its directory last.
     fn discard(self) {
         end(self.sandbox.parked());
-        // What resists is found again by the core's next start, as the directory stays.
+        if self.workshop.read(records::CREATE_FILE).is_ok() {
+            // A creation has begun, of which other directories may be named by now: whoever rolls it back knows them.
+            return;
+        }
+        if let Some(root) = &self.record.root {
+            // What resists is found again by the core's next start, as the directory stays.
+            if fs::remove_dir_all(&root.directory).is_err() {
+                return;
+            }
+        }
         if cgroup::destroy(self.driver.as_ref(), &self.record.cgroup).is_ok()
             && let Ok(path) = path_of(&self.workshop.dir)
         {
@@ -154,100 +182,110 @@ impl Kept {
         }
     }
 
-    /// Makes the container whose journal is now in the directory; where the sandbox turns out not to fit, from nothing.
+    /// Makes the container whose journal is now in the directory; where the sandbox turns out not to fit, from nothing. Tells whether it
+    /// has `exec` and whoever waits hears by that of its program.
     fn become_container(
         self,
         told: Result<(), Failure>,
         journal: Journal,
+        exec: Option<OwnedFd>,
         control: &OwnedFd,
         start: bool,
-    ) -> Result<Monitor, Failure> {
+    ) -> Result<(Monitor, bool), Failure> {
         let Self {
             workshop,
             driver,
             record,
             mut sandbox,
+            place,
+            buffer,
+            oom,
         } = self;
-        let begun =
-            told.and_then(|()| own(&workshop, driver.as_ref(), &record, &sandbox, &journal));
-        // In any case, so that nobody else works on the root when it is taken back.
-        let root = creation::receive_root(control);
-        let filled = begun.and_then(|own| fill(&mut sandbox, root, own, &journal));
+        let hears = exec.is_some();
+        let pid = sandbox.parked().pid;
+        let settle = || settle(driver.as_ref(), &record.cgroup, pid, &journal.plan);
+        let parts = told.and_then(|()| Parts::make(&journal, exec));
+        let given = if record.root.is_some() {
+            // The rest is done while init builds the container.
+            parts
+                .and_then(|parts| give(&mut sandbox, None, parts, &journal))
+                .and_then(|given| settle().map(|()| given))
+        } else {
+            let settled = parts.and_then(|parts| settle().map(|()| parts));
+            // In any case, so that nobody else works on the root when it is taken back.
+            let root = receive_root(control);
+            settled.and_then(|parts| give(&mut sandbox, Some(root?), parts, &journal))
+        };
+        let filled = given.and_then(|pipes| {
+            let sink = creation::open_sink(&journal.create)?;
+            let commit = place.commit(&workshop.dir, &journal.plan, pid)?;
+            sandbox.await_ready()?;
+            Ok((pipes.take(sink)?, commit))
+        });
         match filled {
             Ok((streams, commit)) => {
                 let finished = commit.finish(&workshop.dir);
                 let committed = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                workshop.monitor(journal, parked, streams, committed, start)
+                if start && hears {
+                    // Before the start, so that whoever hears of that finds it.
+                    answer(control, &committed.ready(parked.pid));
+                }
+                let kept = (buffer, oom);
+                let monitor = workshop.monitor(journal, parked, streams, committed, kept, start)?;
+                Ok((monitor, hears))
             }
             Err(_) => {
                 // Whatever it was: making it cold works, or tells the reason in its own words.
                 end(sandbox.parked());
-                undo(&workshop, &record, &journal.create)?;
-                workshop.build(Given::default(), start)
+                undo(&workshop, &record, &journal)?;
+                Ok((workshop.build(Given::default(), start)?, false))
             }
         }
     }
 }
 
-/// What is a container's own, but its root.
-struct Own {
+/// What a container's program gets of its own, but its root.
+struct Parts {
     pipes: Pipes,
-    sink: Sink,
     stdio: Stdio,
     volumes: Vec<OwnedFd>,
-    commit: Commit,
+    exec: Option<OwnedFd>,
 }
 
-/// Makes what is this container's own, while the core makes its root and init reads its configuration.
-fn own(
-    workshop: &Workshop,
-    driver: &dyn Driver,
-    record: &Parked,
-    sandbox: &Sandbox,
-    journal: &Journal,
-) -> Result<Own, Failure> {
-    let plan = &journal.plan;
-    let (pipes, stdio) = Pipes::open(&journal.create)?;
-    let sink = creation::open_sink(&journal.create)?;
-    let volumes = sandbox::volumes(plan)?;
-    rename_group(driver, &record.cgroup, &plan.cgroup)?;
-    let resources = Resources {
-        // As the template has them: they are written already.
-        devices: Vec::new(),
-        ..plan.spec.linux.resources.clone()
-    };
-    driver.update(&plan.cgroup, &resources)?;
-    if let Some(score) = plan.spec.process.oom_score_adj {
-        launch::set_oom_score(sandbox.parked().pid, score)?;
+impl Parts {
+    fn make(journal: &Journal, exec: Option<OwnedFd>) -> Result<Self, Failure> {
+        let (pipes, stdio) = Pipes::open(journal)?;
+        Ok(Self {
+            exec,
+            pipes,
+            stdio,
+            volumes: sandbox::volumes(&journal.plan)?,
+        })
     }
-    let commit = Commit::prepare(&workshop.dir, plan, sandbox.parked().pid)?;
-    Ok(Own {
-        pipes,
-        sink,
-        stdio,
-        volumes,
-        commit,
-    })
 }
 
-/// Gives init what is the container's own, and waits until it is ready to start.
-fn fill(
+/// Gives the sandbox's group (`from`) the container's name and limits, and init (`pid`) its score.
+fn settle(driver: &dyn Driver, from: &str, pid: i32, plan: &Plan) -> Result<(), Failure> {
+    rename_group(driver, from, &plan.cgroup)?;
+    // Devices are the template's: they are written already.
+    driver.update(&plan.cgroup, &plan.spec.linux.resources)?;
+    match plan.spec.process.oom_score_adj {
+        Some(score) => launch::set_oom_score(pid, score),
+        None => Ok(()),
+    }
+}
+
+/// Gives init what is the container's own.
+fn give(
     sandbox: &mut Sandbox,
     root: Option<OwnedFd>,
-    own: Own,
+    parts: Parts,
     journal: &Journal,
-) -> Result<(Streams, Commit), Failure> {
-    let root = root.ok_or_else(|| {
-        Failure::new(
-            FailureCode::System,
-            "taking the container's root",
-            "the core has none",
-        )
-    })?;
-    sandbox.fill(root, own.volumes, own.stdio, journal.seccomp.as_deref())?;
-    sandbox.await_ready()?;
-    Ok((own.pipes.take(own.sink)?, own.commit))
+) -> Result<Pipes, Failure> {
+    let filter = journal.seccomp.as_deref();
+    sandbox.fill(root, parts.volumes, parts.stdio, parts.exec, filter)?;
+    Ok(parts.pipes)
 }
 
 /// Gives a group its final name in every hierarchy; processes and settings stay. Only v1 can do this, and only within one parent.
@@ -278,14 +316,14 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Takes back what `fill` may have done.
-fn undo(workshop: &Workshop, record: &Parked, create: &Create) -> Result<(), Failure> {
+fn undo(workshop: &Workshop, record: &Parked, journal: &Journal) -> Result<(), Failure> {
     let driver = workshop.driver.as_ref();
     cgroup::destroy(driver, &record.cgroup)?;
-    cgroup::destroy(driver, &create.spec.linux.cgroups_path)?;
+    cgroup::destroy(driver, &journal.plan.cgroup)?;
     match file::remove_at(workshop.dir.as_fd(), records::MONITOR_SOCKET) {
         // It had not come to the commit.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         removed => doing("taking the monitor's socket back", removed)?,
     }
-    root::withdraw(&create.rootfs)
+    root::withdraw(&journal.create.rootfs)
 }

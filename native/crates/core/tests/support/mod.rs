@@ -418,7 +418,7 @@ fn spawn(prefix: &[String], dir: &Path, name: &str, pool: u64) -> Child {
         .expect("shoal-core starts")
 }
 
-fn make_layer(layer: &Path) {
+pub fn make_layer(layer: &Path) {
     for dir in ["bin", "etc", "root", "proc", "dev", "sys", "tmp"] {
         fs::create_dir_all(layer.join(dir)).expect("layer directory");
     }

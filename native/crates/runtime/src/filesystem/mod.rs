@@ -310,10 +310,11 @@ impl<'a> Filesystem<'a> {
         devices::fill(self.calls, self.root.as_fd(), nodes, self.around.nodev)
     }
 
-    /// In a sandbox: puts the container's root, a detached mount, below the staged root and moves the staged trees into it.
+    /// In a sandbox: puts the container's root, a detached mount, below the staged root and moves the trees of `staged` into it.
     pub(crate) fn take_staged(
         calls: &'a dyn Calls,
         plan: &'a Plan,
+        staged: &Plan,
         around: &'a Surroundings,
         root: OwnedFd,
         sources: Sources,
@@ -325,7 +326,7 @@ impl<'a> Filesystem<'a> {
         )?;
         let attached = calls.attach(root.as_fd(), place.as_fd());
         doing("putting the root in its place", attached)?;
-        for name in plan.mounts.iter().filter_map(staged_top) {
+        for name in staged.mounts.iter().filter_map(staged_top) {
             let task = || format!("moving /{name} into the root");
             let from = doing(&task(), calls.open(&format!("/{name}"), directory))?;
             let to = within::make_real_directory(calls, root.as_fd(), &[name.to_owned()])
@@ -343,7 +344,27 @@ impl<'a> Filesystem<'a> {
         })
     }
 
-    /// After `take_staged`: mounts what is in no staged tree.
+    /// In a sandbox that is parked in the container's root, which has the staged trees already.
+    pub(crate) fn go_on(
+        calls: &'a dyn Calls,
+        plan: &'a Plan,
+        around: &'a Surroundings,
+        sources: Sources,
+    ) -> Result<Self, Failure> {
+        let directory = libc::O_PATH | libc::O_DIRECTORY;
+        let root = doing("opening the root", calls.open("/", directory))?;
+        Ok(Self {
+            calls,
+            plan,
+            around,
+            root,
+            sources,
+            late_readonly: Vec::new(),
+            maker: None,
+        })
+    }
+
+    /// After `take_staged` or `go_on`: mounts what is in no staged tree.
     pub(crate) fn mount_others(&mut self) -> Result<(), Failure> {
         let sources = std::mem::take(&mut self.sources.0);
         let mut mounter = Mounter::new(self.calls, self.root.as_fd(), self.around, self.plan.owned);
@@ -394,7 +415,7 @@ impl<'a> Filesystem<'a> {
         self.protect()
     }
 
-    /// After `take_staged`, whose trees have been finished: the working directory, and what may not be written.
+    /// After `take_staged` or `go_on`, whose trees have been finished: the working directory, and what may not be written.
     pub(crate) fn finish_others(&mut self) -> Result<(), Failure> {
         self.make_working_directory()?;
         self.protect()

@@ -296,6 +296,26 @@ pub fn unlock(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }.into()).map(drop)
 }
 
+/// Renames a path; EEXIST when the new one is taken.
+pub fn rename_path_new(from: &str, to: &str) -> io::Result<()> {
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    let here = libc::AT_FDCWD;
+    check(
+        // SAFETY: both paths are NUL-terminated and live over the call.
+        unsafe {
+            libc::renameat2(
+                here,
+                from.as_ptr(),
+                here,
+                to.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
 /// renameat2(2) that refuses to replace: EEXIST when `to` is there.
 pub fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     let (from, to) = (c_string(from)?, c_string(to)?);

@@ -89,6 +89,15 @@ fn clone_into(how: &Clone<'_>) -> io::Result<Side<i32>> {
     }
 }
 
+/// From now on the process runs when nobody else wants to, sched(7) SCHED_IDLE. Where that is refused it stays as it is.
+pub fn give_way() {
+    // SAFETY: sched_param is plain data that the call reads.
+    unsafe {
+        let param: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param);
+    }
+}
+
 /// Ends the process at once, running nothing.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes no pointer and does not return.
