@@ -49,6 +49,9 @@ pub fn open(path: &str, flags: i32) -> io::Result<OwnedFd> {
     )
 }
 
+/// How often a path is resolved anew when the kernel could not say where `..` led.
+const RESOLVE_TRIES_MAX: u32 = 1000;
+
 /// openat2(2) with resolution rules, always close-on-exec.
 pub fn open_at2(dir: BorrowedFd<'_>, path: &str, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_string(path)?;
@@ -56,16 +59,30 @@ pub fn open_at2(dir: BorrowedFd<'_>, path: &str, flags: i32, resolve: u64) -> io
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
     how.resolve = resolve;
-    // SAFETY: path and how live over the call and the size is how's own.
-    owned(unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            dir.as_raw_fd(),
-            path.as_ptr(),
-            &raw const how,
-            size_of::<libc::open_how>(),
-        )
-    })
+    let open = || {
+        // SAFETY: path and how live over the call and the size is how's own.
+        owned(unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        })
+    };
+    let mut tries = 1;
+    loop {
+        match open() {
+            // Something was renamed or mounted anywhere on the machine while `..` was resolved: openat2(2) wants to be asked again.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EAGAIN) && tries < RESOLVE_TRIES_MAX =>
+            {
+                tries += 1;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// mkdirat(2).
