@@ -111,7 +111,7 @@ export const layerGuards: readonly Guard[] = [
     what: "a layer redirects its directories to others by overlayfs's own attributes",
     removals: [
       {
-        file: "layers/src/extract.rs",
+        file: "layers/src/attributes.rs",
         find: '        _ => on_user_data && key.starts_with(b"user.") && !key.starts_with(b"user.overlay."),',
         replace: "        _ => on_user_data,",
       },
@@ -163,7 +163,7 @@ export const layerGuards: readonly Guard[] = [
     what: "directories are nested until nothing can remove them any more",
     removals: [
       {
-        file: "layers/src/extract.rs",
+        file: "layers/src/parents.rs",
         find: "        self.check_depth(entry, opened.as_fd())?;\n",
         replace: "",
       },
