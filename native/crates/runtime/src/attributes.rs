@@ -169,6 +169,14 @@ fn memory_policy(wanted: &oci::MemoryPolicy) -> Result<(i32, Vec<usize>), Failur
     Ok((mode | flags, nodes))
 }
 
+/// The modes and the flags of linux.memoryPolicy that are understood, for `features`.
+pub fn memory_policy_names() -> (Vec<&'static str>, Vec<&'static str>) {
+    (
+        MEMORY_MODES.map(|(name, _)| name).to_vec(),
+        MEMORY_FLAGS.map(|(name, _)| name).to_vec(),
+    )
+}
+
 /// Refuses a memory policy that cannot be, by name.
 pub fn validate_memory_policy(wanted: &oci::MemoryPolicy) -> Result<(), Failure> {
     memory_policy(wanted).map(drop)

@@ -4,10 +4,10 @@ use super::print;
 use crate::help;
 use crate::stop::Stop;
 use shoal_protocol::oci::{
-    CgroupFeatures, Enabled, Features, LinuxFeatures, MountExtensions, SeccompFeatures, VERSION,
-    VERSION_MIN,
+    CgroupFeatures, Enabled, Features, LinuxFeatures, MemoryPolicyFeatures, MountExtensions,
+    SeccompFeatures, VERSION, VERSION_MIN,
 };
-use shoal_runtime::mount_options;
+use shoal_runtime::{attributes, mount_options, namespaces};
 use shoal_seccomp::words as seccomp;
 use std::collections::BTreeMap;
 
@@ -27,6 +27,9 @@ fn features() -> Features {
     };
     let flags = seccomp::FLAGS.map(|(name, _)| name);
     let yes = Enabled { enabled: true };
+    let (modes, mode_flags) = attributes::memory_policy_names();
+    let mut kinds = namespaces::KINDS.map(|(name, _)| name);
+    kinds.sort_unstable();
     Features {
         oci_version_min: VERSION_MIN.to_owned(),
         oci_version_max: VERSION.to_owned(),
@@ -40,9 +43,7 @@ fn features() -> Features {
         ]),
         mount_options: words(&mount_options::names()),
         linux: LinuxFeatures {
-            namespaces: words(&[
-                "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
-            ]),
+            namespaces: words(&kinds),
             capabilities: shoal_runtime::caps::NAMES
                 .iter()
                 .map(|name| format!("CAP_{name}"))
@@ -65,6 +66,10 @@ fn features() -> Features {
             },
             apparmor: yes,
             selinux: yes,
+            memory_policy: MemoryPolicyFeatures {
+                modes: words(&modes),
+                flags: words(&mode_flags),
+            },
             mount_extensions: MountExtensions { idmap: yes },
             ..LinuxFeatures::default()
         },

@@ -29,7 +29,7 @@ pub struct LinuxFeatures {
     pub seccomp: SeccompFeatures,
     pub apparmor: Enabled,
     pub selinux: Enabled,
-    pub intel_rdt: Enabled,
+    pub intel_rdt: IntelRdtFeatures,
     pub memory_policy: MemoryPolicyFeatures,
     pub mount_extensions: MountExtensions,
     pub net_devices: Enabled,
@@ -40,6 +40,17 @@ pub struct LinuxFeatures {
 #[serde(default)]
 pub struct Enabled {
     pub enabled: bool,
+}
+
+/// What of Intel's (and others') resource control can be asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IntelRdtFeatures {
+    pub enabled: bool,
+    /// linux.intelRdt.schemata.
+    pub schemata: bool,
+    /// linux.intelRdt.enableMonitoring.
+    pub monitoring: bool,
 }
 
 /// Which layouts of control groups can be driven.
