@@ -36,6 +36,8 @@ pub struct Sandbox {
     /// Its directory, locked by the monitor.
     pub path: PathBuf,
     pub control: OwnedFd,
+    /// Its monitor and its init.
+    pub pids: [i32; 2],
     /// Its root has to be mounted `nodev`.
     pub nodev: bool,
     /// None when it gets its root at use.
@@ -383,6 +385,7 @@ mod tests {
         let sandbox = Sandbox {
             path,
             control,
+            pids: [0; 2],
             nodev: false,
             warm: None,
         };

@@ -11,8 +11,8 @@ use std::time::Duration;
 const WAITING_MAX: usize = 4096;
 /// As long as no more wait, each is put off while somebody waits for a container, by at most `DEFERRALS_MAX` times `DEFERRAL`.
 const DEFERRED_MAX: usize = 16;
-const DEFERRALS_MAX: u32 = 5;
-const DEFERRAL: Duration = Duration::from_millis(4);
+const DEFERRALS_MAX: u32 = 25;
+const DEFERRAL: Duration = Duration::from_millis(8);
 
 /// A thread that removes directory trees in order.
 pub struct Reaper {

@@ -149,6 +149,8 @@ pub enum Message {
     /// A sandbox is ready; its root has to be mounted `nodev` where no group limits devices.
     Parked {
         nodev: bool,
+        /// The monitor and its init.
+        pids: [i32; 2],
     },
     /// The creation is committed.
     Ready {

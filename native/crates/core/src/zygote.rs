@@ -5,7 +5,7 @@
 use crate::monitor;
 use shoal_protocol::Failure;
 use shoal_runtime::cgroup::detect::{self, Layout};
-use shoal_runtime::sys::{code, file, memory, process, region, socket};
+use shoal_runtime::sys::{affinity, code, file, memory, process, region, socket};
 use shoal_runtime::{proc, rlimits};
 use std::fs::File;
 use std::io::{self, Write};
@@ -74,6 +74,7 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
         // Containers inherit the limit that the core was started with, not the one it needs for itself.
         rlimits::set_open_files(soft)?;
     }
+    affinity::remember_home();
     process::new_session()?;
     process::set_name(c"shoal-zygote")?;
     process::change_dir("/")?;
@@ -97,6 +98,7 @@ fn serve(open_files: Option<u64>) -> io::Result<()> {
     let mut word = [0u8; 8];
     loop {
         let (length, fds) = socket::receive_with_fds(requests.as_fd(), &mut word)?;
+        affinity::home();
         if length == 0 {
             return Ok(());
         }
@@ -141,7 +143,10 @@ impl Kept<'_> {
                 drop(giver);
                 monitor::run(layout, task, control, dir, taker);
             }
-            Ok(process::Side::Parent(_)) => {
+            Ok(process::Side::Parent(monitor)) => {
+                if giver.is_some() {
+                    affinity::elsewhere(monitor);
+                }
                 drop((control, dir, taker));
                 if let Some(giver) = giver
                     && let Ok(network) = self.make_network()
@@ -215,6 +220,10 @@ impl Zygote {
         dir: BorrowedFd<'_>,
     ) -> Result<(), Failure> {
         let mut running = self.running.lock().expect("no holder panics");
+        if let Some((child, _)) = running.as_ref() {
+            // The core goes on with the root.
+            affinity::elsewhere(i32::try_from(child.id()).unwrap_or(-1));
+        }
         if let Some((_, socket)) = running.as_ref()
             && socket::send_with_fds(socket.as_fd(), task.word(), &[control, dir]).is_ok()
         {

@@ -12,7 +12,7 @@ const LOOK: &str = r#"
     while read -r id parent device root at options rest; do echo "mount $root $at $options ${rest%% - *} | ${rest#* - }"; done < /proc/self/mountinfo;
     for at in / /proc /sys /dev /dev/pts /dev/shm /dev/mqueue /sys/fs/cgroup /etc; do stat -c 'dir %n %a %u %g %F' "$at"; done;
     ls -l /dev; cat /proc/self/cgroup; hostname; id; pwd; ls /proc/self/fd; ls /;
-    grep -E 'Cap|NoNew|Seccomp|Groups|Umask' /proc/self/status; cat /proc/self/limits; cat /proc/self/oom_score_adj;
+    grep -E 'Cap|NoNew|Seccomp|Groups|Umask|Cpus_allowed_list' /proc/self/status; cat /proc/self/limits; cat /proc/self/oom_score_adj;
     cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/devices/devices.list;
     touch /proc/sys/kernel/x /sys/x; ls /proc/1; readlink /proc/1/root; cat /proc/net/dev; env; cat /volume/file; touch /volume/file; ls /sys/firmware
 "#;
@@ -127,6 +127,13 @@ fn a_container_from_the_pool_is_the_same_as_a_cold_one() {
         cold.iter().any(|line| line.contains("of the volume")),
         "{cold:#?}"
     );
+    // Processes that work at the same time are kept apart; a program has every processor.
+    let own = fs::read_to_string("/proc/self/status").expect("status");
+    let processors = own
+        .lines()
+        .find(|line| line.starts_with("Cpus_allowed_list:"))
+        .expect("since Linux 2.6.24");
+    assert!(cold.iter().any(|line| line == processors), "{cold:#?}");
     client.delete("same");
     core.expect_clean();
 }

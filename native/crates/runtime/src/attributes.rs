@@ -1,6 +1,6 @@
 //! Scheduling and execution domain of a process: process.scheduler, process.ioPriority and linux.personality.
 
-use crate::sys::process;
+use crate::sys::{affinity, process};
 use shoal_protocol::{Failure, oci};
 
 /// Policies of sched(7) by the specification's names.
@@ -256,7 +256,7 @@ pub(crate) fn apply_affinity(field: &str, list: &str) -> Result<(), Failure> {
     if cpus.is_empty() {
         return Ok(());
     }
-    process::set_affinity(&cpus).map_err(|error| {
+    affinity::set(&cpus).map_err(|error| {
         Failure::io(
             format!("setting process.execCPUAffinity.{field} to {list:?}"),
             &error,

@@ -9,7 +9,7 @@ use crate::lookup::Unstartable;
 use crate::plan::{Input, Plan, RootSource};
 use crate::sandbox::{self, Fill, NO_PROGRAM};
 use crate::streams::{Stdio, Streams};
-use crate::sys::{Kernel, file, process, socket};
+use crate::sys::{Kernel, affinity, file, process, socket};
 use serde::Deserialize;
 use shoal_protocol::Failure;
 use shoal_protocol::calls::Rootfs;
@@ -17,6 +17,10 @@ use shoal_protocol::oci::Spec;
 use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The channel has a high number from then on: descriptors close in their order at exec, and whoever waits for the program by a pipe of its own
+/// is to be woken before the monitor, which only takes note.
+const CHANNEL_FD: i32 = 48;
 
 /// What init needs of what is the container's own; group and log are its maker's.
 #[derive(Deserialize)]
@@ -56,6 +60,7 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     drop(hear());
     // Done while the maker opens the root.
     let plan = hear();
+    affinity::reset();
     let given = receive(orders, &mut buffer);
     drop(buffer);
     let made = plan.and_then(|plan| {
@@ -75,7 +80,11 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
         ),
     };
     channel::tell(channel, &Report::Ready);
-    channel::hear(channel, START);
+    // Whoever hears of the start by a pipe of its own has it follow at once.
+    let at_once = exec.is_some();
+    if !at_once {
+        channel::hear(channel, START);
+    }
     let failed = init::start(
         &Orders {
             plan: &plan,
@@ -86,7 +95,7 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             cloned: 0,
             joins: &[],
             stdio: &stdio,
-            channel: match orders.channel.try_clone() {
+            channel: match file::duplicate_above(channel, CHANNEL_FD) {
                 Ok(channel) => channel,
                 Err(_) => process::exit_now(1),
             },
@@ -99,7 +108,7 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
             no_pivot: false,
             new_keyring: orders.new_keyring,
             sandbox: false,
-            at_once: false,
+            at_once,
             signals_are_reset,
             // Labelled programs are made cold: `sandbox::template`.
             labels: &Labels::default(),

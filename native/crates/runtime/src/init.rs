@@ -13,7 +13,7 @@ use crate::namespaces::{self, NEWTIME};
 use crate::plan::Plan;
 use crate::program::{self, Program};
 use crate::streams::{self, Stdio, Streams};
-use crate::sys::{Kernel, process, socket};
+use crate::sys::{Kernel, affinity, process, socket};
 use crate::{console, devices, home, hooks, userns};
 use shoal_protocol::Failure;
 use shoal_protocol::oci::{State, Status};
@@ -258,7 +258,6 @@ fn setup(orders: &Orders<'_>) -> Result<Option<OwnedFd>, Failure> {
     )?;
     doing("making a session", process::new_session())?;
     process::set_umask(0);
-    process::reset_affinity();
     let between = plan.namespaces.need_two_steps();
     join(orders, |kind| match kind {
         libc::CLONE_NEWCGROUP => false,
@@ -334,6 +333,8 @@ fn enter_network(orders: &Orders<'_>) -> Result<(), Failure> {
 
 fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {
     channel::join_groups(orders.channel.as_fd())?;
+    // Here the maker has done what it does to this process from outside.
+    affinity::reset();
     if orders.plan.makes(libc::CLONE_NEWCGROUP) {
         doing(
             "making a cgroup namespace",

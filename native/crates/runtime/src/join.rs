@@ -10,7 +10,7 @@ use crate::namespaces::Namespaces;
 use crate::plan;
 use crate::program::{self, Program};
 use crate::streams::{self, Stdio, Streams};
-use crate::sys::{file, process, socket};
+use crate::sys::{affinity, file, process, socket};
 use crate::{attributes, console, devices, launch, rlimits, userns};
 use shoal_protocol::oci;
 use shoal_protocol::{Failure, FailureCode};
@@ -304,7 +304,7 @@ fn run(orders: &Orders<'_>) -> ! {
 fn go_in(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
     let affinity = orders.join.process.exec_cpu_affinity.as_ref();
     // Without one it has the CPUs of its groups, and not those that its maker happens to be bound to.
-    process::reset_affinity();
+    affinity::reset();
     if let Some(affinity) = affinity {
         attributes::apply_affinity("initial", &affinity.initial)?;
     }

@@ -8,7 +8,7 @@ use crate::lookup::Unstartable;
 use crate::mounts::Surroundings;
 use crate::plan::Plan;
 use crate::streams::Stdio;
-use crate::sys::{Kernel, file, process, socket};
+use crate::sys::{Kernel, affinity, file, process, socket};
 use crate::{hooks, inner_sources, namespaces, rlimits, userns};
 use shoal_protocol::oci::{Process, State, Status};
 use shoal_protocol::{Failure, FailureCode};
@@ -309,7 +309,11 @@ fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Res
         }),
     )?;
     let first = match side {
-        process::Side::Parent(pid) => pid,
+        process::Side::Parent(pid) => {
+            // Its maker goes on with the groups.
+            affinity::elsewhere(pid);
+            pid
+        }
         process::Side::Child if between => init::run_between(&orders),
         process::Side::Child => init::run(&orders),
     };

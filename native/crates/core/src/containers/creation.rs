@@ -12,7 +12,7 @@ use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::caps::Masks;
 use shoal_runtime::namespaces::Namespaces;
 use shoal_runtime::plan::RootSource;
-use shoal_runtime::sys::{Kernel, file, mount, process, socket};
+use shoal_runtime::sys::{Kernel, affinity, file, mount, process, socket};
 use shoal_runtime::{cgroup, root};
 use std::borrow::Cow;
 use std::io;
@@ -30,6 +30,8 @@ struct Ready {
     /// When it was to be started, and has been.
     started_at_ms: Option<u64>,
     control: OwnedFd,
+    /// Closes when the program runs, where that is not told: `started_at_ms` is None then.
+    exec: Option<OwnedFd>,
 }
 
 /// Why a creation did not come about.
@@ -58,6 +60,8 @@ struct Made {
     pid: i32,
     started_at_ms: Option<u64>,
     control: OwnedFd,
+    /// As in `Ready`.
+    exec: Option<OwnedFd>,
 }
 
 impl Containers {
@@ -74,8 +78,14 @@ impl Containers {
     pub fn run(&self, create: Create, call: &[u8]) -> Result<(i32, u64), Failure> {
         let id = create.container_id.clone();
         let made = self.bring_about(create, call, true)?;
+        let runs = |exec| await_exec(exec, &made.control);
         let started = match made.started_at_ms {
             Some(at) => Ok(at),
+            None if made.exec.as_ref().is_some_and(runs) => {
+                let now = process::now_ms();
+                self.note_start(&id, now);
+                Ok(now)
+            }
             None => self.await_start(&id, &made),
         };
         self.net().container_started(&id);
@@ -95,11 +105,7 @@ impl Containers {
         loop {
             match hear(&made.control) {
                 Ok(Message::Started { started_at_ms }) => {
-                    let mut table = self.lock();
-                    if let Some(entry) = table.get_mut(id) {
-                        (entry.status, entry.started_at_ms) =
-                            (Status::Running, Some(started_at_ms));
-                    }
+                    self.note_start(id, started_at_ms);
                     return Ok(started_at_ms);
                 }
                 Ok(Message::Failed { failure }) => return Err(failure),
@@ -120,6 +126,12 @@ impl Containers {
                     ));
                 }
             }
+        }
+    }
+
+    fn note_start(&self, id: &str, started_at_ms: u64) {
+        if let Some(entry) = self.lock().get_mut(id) {
+            (entry.status, entry.started_at_ms) = (Status::Running, Some(started_at_ms));
         }
     }
 
@@ -180,6 +192,7 @@ impl Containers {
                     pid: ready.pid,
                     started_at_ms: ready.started_at_ms,
                     control: ready.control,
+                    exec: ready.exec,
                 })
             }
             Err(failure) => {
@@ -346,6 +359,10 @@ fn go_on(sandbox: Sandbox, own: &Own, start: bool) -> Result<Ready, Broken> {
             (exec, theirs) = (Some(ours), Some(end));
         }
         let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        // This thread is about to wait; the two have as much to do as each other.
+        let [monitor, init] = sandbox.pids;
+        affinity::beside(monitor);
+        affinity::elsewhere(init);
         socket::send_with_fds(control, &message, &fds)?;
         if sandbox.warm.is_some() {
             return Ok(());
@@ -356,22 +373,12 @@ fn go_on(sandbox: Sandbox, own: &Own, start: bool) -> Result<Ready, Broken> {
     if used().is_err() {
         return Err(Broken::Vanished);
     }
-    let runs = exec.is_some_and(|exec| await_exec(&exec, &sandbox.control));
-    let started_at_ms = process::now_ms();
     let ready = outcome(sandbox.control)?;
-    Ok(Ready {
-        // Said by a monitor that was killed right after that, it may never have been told to start.
-        started_at_ms: if runs && !has_ended(&ready.control) {
-            Some(started_at_ms)
-        } else {
-            ready.started_at_ms
-        },
-        ..ready
-    })
+    Ok(Ready { exec, ..ready })
 }
 
-/// Waits until init runs the program, which closes its end of `exec`; false when it says that it cannot, or when its monitor has ended.
-/// Without the monitor's word that the container is there it only means that the sandbox's init has ended.
+/// Waits until init, which has been told to start, runs the program: that closes its end of `exec`. False when it says that it cannot, or
+/// when its monitor has ended: with a monitor that was killed init ends too, maybe without having run anything.
 fn await_exec(exec: &OwnedFd, monitor: &OwnedFd) -> bool {
     let watch = |fd: &OwnedFd, events| libc::pollfd {
         fd: fd.as_raw_fd(),
@@ -382,7 +389,7 @@ fn await_exec(exec: &OwnedFd, monitor: &OwnedFd) -> bool {
     let mut fds = [watch(exec, libc::POLLIN), watch(monitor, 0)];
     let timeout_ms = i32::try_from(ANSWER_TIMEOUT_MS).unwrap_or(i32::MAX);
     let woken = process::poll(&mut fds, timeout_ms);
-    woken.is_ok() && fds[0].revents == libc::POLLHUP
+    woken.is_ok() && fds[0].revents == libc::POLLHUP && !has_ended(monitor)
 }
 
 /// Whether the monitor at the other end has.
@@ -427,6 +434,7 @@ fn outcome(control: OwnedFd) -> Result<Ready, Broken> {
             created_at_ms,
             started_at_ms: None,
             control,
+            exec: None,
         }),
         Ok(Message::Running {
             pid,
@@ -439,6 +447,7 @@ fn outcome(control: OwnedFd) -> Result<Ready, Broken> {
             created_at_ms,
             started_at_ms: Some(started_at_ms),
             control,
+            exec: None,
         }),
         Ok(Message::Failed { failure }) => Err(Broken::Failed(failure)),
         Ok(_) | Err(_) => Err(Broken::Vanished),

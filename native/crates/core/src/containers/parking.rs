@@ -103,7 +103,8 @@ impl Containers {
                     doing,
                     "its layers have changed",
                 )),
-                Ok(Message::Parked { nodev }) => Ok(Sandbox {
+                Ok(Message::Parked { nodev, pids }) => Ok(Sandbox {
+                    pids,
                     path: path.clone(),
                     control,
                     nodev,

@@ -24,7 +24,7 @@ use shoal_protocol::oci::Spec;
 use shoal_runtime::cgroup::{Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel::{self, Report};
 use shoal_runtime::sys::memory::{self, Pages};
-use shoal_runtime::sys::{process, region, socket};
+use shoal_runtime::sys::{affinity, process, region, socket};
 use shoal_seccomp::Program as Filter;
 use std::borrow::Cow;
 use std::fs::File;
@@ -267,6 +267,7 @@ impl Monitor {
     /// Nothing happens: there is a monitor for every container, for as long as it runs.
     fn rest(&mut self) {
         self.at_rest = true;
+        affinity::home();
         region::release();
         self.buffer.give_back();
         self.streams.rest();

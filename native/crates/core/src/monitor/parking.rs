@@ -14,7 +14,7 @@ use shoal_runtime::plan::Plan;
 use shoal_runtime::sandbox::{self, Sandbox};
 use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::memory::Pages;
-use shoal_runtime::sys::{file, process, region, socket};
+use shoal_runtime::sys::{affinity, file, process, region, socket};
 use shoal_runtime::{launch, root};
 use std::fs;
 use std::io;
@@ -45,6 +45,10 @@ pub(super) fn run(
     // A core that is gone is seen as the end of the connection right below.
     let message = Message::Parked {
         nodev: !kept.driver.limits_devices(),
+        pids: [
+            i32::try_from(std::process::id()).unwrap_or(0),
+            kept.sandbox.parked().pid,
+        ],
     };
     drop(socket::send(control.as_fd(), &records::encode(&message)));
     let length = socket::next_length(control.as_fd()).unwrap_or(0);
@@ -54,6 +58,7 @@ pub(super) fn run(
         kept.discard();
         process::exit_now(0);
     }
+    affinity::home();
     let (word, own) = bytes[..length].split_at(1);
     // Init reads it at the same time.
     let told = kept.sandbox.tell(own);
@@ -227,12 +232,13 @@ impl Kept {
                 let finished = commit.finish(&workshop.dir);
                 let committed = finished.inspect_err(|_| end(sandbox.parked()))?;
                 let parked = sandbox.into_parked();
-                if start && hears {
-                    // Before the start, so that whoever hears of that finds it.
-                    answer(control, &committed.ready(parked.pid));
-                }
+                let ready = committed.ready(parked.pid);
                 let kept = (buffer, oom);
                 let monitor = workshop.monitor(journal, parked, streams, committed, kept, start)?;
+                if start && hears {
+                    // Whoever waits takes note of it while init becomes the program.
+                    answer(control, &ready);
+                }
                 Ok((monitor, hears))
             }
             Err(_) => {

@@ -431,3 +431,9 @@ fn draft_of(name: &str) -> String {
 pub fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
+
+/// A second descriptor of the same file, close-on-exec, with the lowest free number that is not below `least` (fcntl(2), F_DUPFD_CLOEXEC).
+pub fn duplicate_above(fd: BorrowedFd<'_>, least: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the command takes a number and gives a new descriptor.
+    new_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+}

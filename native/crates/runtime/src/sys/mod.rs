@@ -1,5 +1,6 @@
 //! Thin, safe words for the system calls that a container is made of; each returns the kernel's error untouched.
 
+pub mod affinity;
 pub mod bpf;
 mod calls;
 pub mod code;

@@ -608,32 +608,3 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a number.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
 }
-
-/// Lets this process run on every CPU that its groups allow, whatever its maker was bound to. What the machine forbids stays.
-pub fn reset_affinity() {
-    /// More CPUs than any kernel is built for; it takes what it has.
-    const CPUS_BYTES: usize = 8192 / 8;
-    let all = [0xffu8; CPUS_BYTES];
-    // SAFETY: the kernel reads at most the bytes that are told.
-    drop(check(unsafe {
-        libc::syscall(libc::SYS_sched_setaffinity, 0, CPUS_BYTES, all.as_ptr())
-    }));
-}
-
-/// sched_setaffinity(2) on this process.
-pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
-    // SAFETY: cpu_set_t is plain data for which all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus {
-        if *cpu >= 8 * size_of::<libc::cpu_set_t>() {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        // SAFETY: the number is inside the set, as has just been seen.
-        unsafe { libc::CPU_SET(*cpu, &mut set) };
-    }
-    check(
-        // SAFETY: the set lives over the call and the size is its own.
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }.into(),
-    )
-    .map(drop)
-}
