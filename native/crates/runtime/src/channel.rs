@@ -22,7 +22,7 @@ const TELL_TIMEOUT_MS: i32 = 10_000;
 pub enum Report {
     /// The process that was cloned first has made init, and ends.
     Born { pid: i32 },
-    /// Namespaces and mounts are there: time for the host's hooks, to be answered by `HOOKED`.
+    /// Namespaces and mounts are there: time for network devices and the host's hooks, to be answered by `HOOKED`.
     Mounted,
     /// The source of the mount with this index is wanted as init's mount namespace has it, its owners mapped; answered by `SOURCE`.
     Source { index: usize },

@@ -347,7 +347,8 @@ fn enter_cgroup(orders: &Orders<'_>) -> Result<(), Failure> {
 /// The host's hooks are run by the maker, those of the container's namespaces here, while the host's programs can still be reached.
 fn run_creation_hooks(orders: &Orders<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
     let wanted = &orders.plan.spec.hooks;
-    if !wanted.prestart.is_empty() || !wanted.create_runtime.is_empty() {
+    let devices = &orders.plan.spec.linux.net_devices;
+    if !wanted.prestart.is_empty() || !wanted.create_runtime.is_empty() || !devices.is_empty() {
         channel::tell(orders.channel.as_fd(), &Report::Mounted);
         channel::hear(orders.channel.as_fd(), HOOKED);
     }

@@ -6,6 +6,7 @@ use crate::init::{self, Opened, Orders};
 use crate::labels::{Labels, Modules};
 use crate::lookup::Unstartable;
 use crate::mounts::Surroundings;
+use crate::net_devices::{self, Moved};
 use crate::plan::Plan;
 use crate::streams::Stdio;
 use crate::sys::{Kernel, affinity, file, process, socket};
@@ -154,6 +155,8 @@ struct Made {
     /// A group that is only a name has been made (`Driver::place`).
     place: bool,
     socket: bool,
+    /// The host's network devices that are in the container.
+    moved: Option<Moved>,
 }
 
 /// Makes the container up to its parked init. On failure nothing of it is left: init is gone and waited for, its group and its socket are
@@ -166,6 +169,9 @@ pub fn create(plan: &Plan, options: &Options<'_>) -> Result<Parked, Failure> {
             // It may have ended by itself; either way it is waited for.
             drop(process::signal(pid, libc::SIGKILL));
             drop(process::wait(pid, 0));
+        }
+        if let Some(moved) = made.moved {
+            moved.back();
         }
         if made.group {
             // The first failure is the one to tell.
@@ -258,7 +264,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
         return Err(early_failure(&channel).unwrap_or(failure));
     }
     (options.meanwhile)(pid)?;
-    await_ready(plan, options, pid, &channel)?;
+    await_ready(plan, options, pid, &channel, &mut made.moved)?;
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         rlimits::apply_to(pid, &plan.spec.process.rlimits)?;
     }
@@ -406,6 +412,7 @@ fn await_ready(
     options: &Options<'_>,
     pid: i32,
     channel: &OwnedFd,
+    moved: &mut Option<Moved>,
 ) -> Result<(), Failure> {
     let task = "building the container";
     loop {
@@ -424,6 +431,10 @@ fn await_ready(
             Ok(Some(Report::Ready)) => return Ok(()),
             Ok(Some(Report::Failed { failure, .. })) => return Err(failure),
             Ok(Some(Report::Mounted)) => {
+                let devices = &plan.spec.linux.net_devices;
+                if !devices.is_empty() {
+                    *moved = Some(net_devices::move_in(pid, devices)?);
+                }
                 run_host_hooks(plan, options, pid)?;
                 doing(task, socket::send(channel.as_fd(), HOOKED))?;
             }

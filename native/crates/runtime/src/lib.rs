@@ -21,6 +21,7 @@ pub mod masks;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod plan;
 pub mod proc;
 mod program;

@@ -2,7 +2,7 @@
 
 use crate::caps::{self, Masks};
 use crate::namespaces::{self, Namespaces};
-use crate::{attributes, cgroup, filesystem, hooks, rlimits, user, userns};
+use crate::{attributes, cgroup, filesystem, hooks, net_devices, rlimits, user, userns};
 
 pub use crate::filesystem::RootSource;
 use shoal_protocol::Failure;
@@ -50,6 +50,7 @@ impl Plan {
         hooks::validate(&spec.hooks)?;
         cgroup::check(&spec.linux.resources)?;
         check_unsupported(&spec)?;
+        net_devices::validate(&spec.linux.net_devices)?;
         userns::validate("linux.uidMappings", &spec.linux.uid_mappings)?;
         userns::validate("linux.gidMappings", &spec.linux.gid_mappings)?;
         let namespaces = Namespaces::read(&spec.linux.namespaces)?;
@@ -140,12 +141,6 @@ fn check_unsupported(spec: &Spec) -> Result<(), Failure> {
             format!("{what} not supported; leave it out"),
         ))
     };
-    if let Some((name, _)) = spec.linux.net_devices.first_key_value() {
-        return refuse(
-            "linux.netDevices",
-            &format!("moving {name:?} and other network devices into a container is"),
-        );
-    }
     if spec.linux.intel_rdt.is_some() {
         return refuse("linux.intelRdt", "Intel RDT is");
     }
@@ -206,11 +201,12 @@ fn check_namespaces(spec: &Spec, namespaces: &Namespaces) -> Result<(), Failure>
         "linux.rootfsPropagation",
         !linux.rootfs_propagation.is_empty(),
     )?;
-    needs(
-        libc::CLONE_NEWNET,
-        "linux.netDevices",
-        !linux.net_devices.is_empty(),
-    )?;
+    if !linux.net_devices.is_empty() && !namespaces.has(libc::CLONE_NEWNET) {
+        return Err(Failure::invalid(
+            "reading linux.netDevices",
+            "unable to move network devices without a NET namespace; add {\"type\":\"network\"} to linux.namespaces",
+        ));
+    }
     let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
     needs(libc::CLONE_NEWUSER, "linux.uidMappings", mapped)?;
     if namespaces.makes(libc::CLONE_NEWUSER)

@@ -29,6 +29,7 @@ pub const RTM_GETNEIGH: u16 = 30;
 pub const AF_UNSPEC: u8 = 0;
 pub const AF_INET: u8 = 2;
 pub const AF_BRIDGE: u8 = 7;
+pub const AF_INET6: u8 = 10;
 
 pub const IFF_UP: u32 = 1;
 
@@ -60,6 +61,12 @@ pub const IFLA_VXLAN_PORT: u16 = 15;
 
 pub const IFA_ADDRESS: u16 = 1;
 pub const IFA_LOCAL: u16 = 2;
+pub const IFA_BROADCAST: u16 = 4;
+pub const IFA_FLAGS: u16 = 8;
+/// The address has no end.
+pub const IFA_F_PERMANENT: u32 = 0x80;
+/// The address is known everywhere.
+pub const RT_SCOPE_UNIVERSE: u8 = 0;
 
 pub const NDA_DST: u16 = 1;
 pub const NDA_LLADDR: u16 = 2;

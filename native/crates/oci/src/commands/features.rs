@@ -71,6 +71,7 @@ fn features() -> Features {
                 flags: words(&mode_flags),
             },
             mount_extensions: MountExtensions { idmap: yes },
+            net_devices: yes,
             ..LinuxFeatures::default()
         },
         annotations: BTreeMap::from([
