@@ -198,6 +198,7 @@ fn make(plan: &Plan, options: &Options<'_>, made: &mut Made) -> Result<Parked, F
     let around = Surroundings {
         cgroups: driver.views(resources),
         groups: driver.directories(&plan.cgroup),
+        group: plan.cgroup.clone(),
         nodev: !driver.limits_devices(),
     };
     let sources = plan.files.sources(&Kernel)?;

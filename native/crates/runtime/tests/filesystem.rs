@@ -447,7 +447,7 @@ fn the_own_groups_are_shown_without_a_cgroup_namespace() {
     let around = Surroundings {
         cgroups: Some(vec![("pids".into(), "pids".into())]),
         groups: vec![group.clone()],
-        nodev: false,
+        ..Surroundings::default()
     };
     let own = group.file_name().expect("a name").to_owned();
     let looked = place.inside_of(

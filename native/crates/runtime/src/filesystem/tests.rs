@@ -440,7 +440,7 @@ fn control_groups_are_the_containers_own() {
     let v1 = Surroundings {
         cgroups: Some(vec![("cpu,cpuacct".into(), "cpu,cpuacct".into())]),
         groups: vec!["/sys/fs/cgroup/cpu,cpuacct/c/a".into()],
-        nodev: false,
+        ..Surroundings::default()
     };
     let (lines, done) = build(&image(), spec(), ALL, &v1);
     done.expect("built");

@@ -1,7 +1,8 @@
 //! The container's view of its own control groups: a mount of a cgroup namespace's root, or a bind of the group's directories.
 
 use super::{Mounter, PlannedMount, complain};
-use crate::sys::{Change, Draft, mount};
+use crate::proc;
+use crate::sys::{Change, Draft, is, mount};
 use crate::within::Kind;
 use shoal_protocol::Failure;
 use std::io;
@@ -86,7 +87,15 @@ impl Mounter<'_> {
         let path = group
             .and_then(Path::to_str)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-        self.calls.clone_path(path, true)
+        match self.calls.clone_path(path, true) {
+            // A container that may have no group is in its caller's, and sees that one, as with runc.
+            Err(error) if is(&error, libc::ENOENT) && !self.owns(libc::CLONE_NEWCGROUP) => {
+                let groups = proc::read("/proc/self/cgroup")?;
+                let own = inherited(path, &self.around.group, &groups, controllers);
+                self.calls.clone_path(&own.ok_or(error)?, true)
+            }
+            tree => tree,
+        }
     }
 
     fn namespaced(&self, kind: &str, controllers: &str, attributes: u64) -> io::Result<OwnedFd> {
@@ -118,5 +127,55 @@ impl Mounter<'_> {
             .filter_map(|group| depth(group).map(|depth| (depth, group.as_path())))
             .min_by_key(|(depth, _)| *depth)
             .map(|(_, group)| group)
+    }
+}
+
+/// The directory of this process's own group, by /proc/self/cgroup, in the hierarchy in which the container's would be `wanted`: its mount,
+/// then `group`. `controllers` are the hierarchy's; none is the v2 one.
+fn inherited(wanted: &str, group: &str, groups: &str, controllers: &str) -> Option<String> {
+    let mount = wanted.strip_suffix(group.trim_end_matches('/'))?;
+    let own = groups.lines().find_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        let (names, path) = line.split_once(':')?;
+        let same = names == controllers
+            || (!names.is_empty() && names.split(',').eq(controllers.split(',')));
+        same.then_some(path)
+    })?;
+    Some(format!("{mount}{}", own.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inherited_is_found_by_the_hierarchys_controllers() {
+        let groups = "9:name=systemd:/a\n4:memory:/up/here\n2:cpu,cpuacct:/\n0::/v2\n";
+        for (wanted, controllers, own) in [
+            (
+                "/sys/fs/cgroup/memory/box",
+                "memory",
+                "/sys/fs/cgroup/memory/up/here",
+            ),
+            (
+                "/sys/fs/cgroup/cpu,cpuacct/box",
+                "cpu,cpuacct",
+                "/sys/fs/cgroup/cpu,cpuacct",
+            ),
+            (
+                "/sys/fs/cgroup/systemd/box",
+                "name=systemd",
+                "/sys/fs/cgroup/systemd/a",
+            ),
+            ("/sys/fs/cgroup/box", "", "/sys/fs/cgroup/v2"),
+        ] {
+            let found = inherited(wanted, "/box", groups, controllers);
+            assert_eq!(found.as_deref(), Some(own));
+        }
+        assert_eq!(
+            inherited("/sys/fs/cgroup/pids/box", "/box", groups, "pids"),
+            None
+        );
+        assert_eq!(inherited("/sys/fs/cgroup/x", "/box", groups, ""), None);
     }
 }

@@ -26,6 +26,8 @@ pub struct Surroundings {
     pub cgroups: Option<Vec<(String, String)>>,
     /// The container's own group in each hierarchy, for a container that has no cgroup namespace.
     pub groups: Vec<PathBuf>,
+    /// What all of them end with: the group below each hierarchy's mount.
+    pub group: String,
     /// No device rule limits the container: file systems that it can write are mounted nodev.
     pub nodev: bool,
 }
