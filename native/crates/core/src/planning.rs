@@ -14,6 +14,12 @@ pub fn plan(create: &mut Create) -> Result<Plan, Failure> {
     check_log(create)?;
     is_checked(create.health.as_ref())?;
     let mut spec = std::mem::take(&mut create.spec);
+    if spec.linux.intel_rdt.is_some() {
+        return Err(Failure::invalid(
+            "reading linux.intelRdt",
+            "the resident core gives containers no class of service; leave it out, or use the command line",
+        ));
+    }
     let cgroup = spec.linux.cgroups_path.clone();
     if let Some(size) = create.console_size {
         spec.process.console_size = Some(ConsoleSize {

@@ -530,3 +530,33 @@ fn owners_are_mapped_of_what_earlier_mounts_have_brought_into_the_root() {
         assert_eq!(output(&bundle), want, "user namespace: {user}");
     }
 }
+
+#[test]
+fn resource_control_is_refused_where_there_is_none() {
+    if !possible() {
+        return;
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    if mounts.contains(" - resctrl ") {
+        eprintln!("\n!!! SKIPPED: this machine has resctrl !!!\n");
+        return;
+    }
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["intelRdt"] = json!({"closID": "gold", "schemata": ["L3:0=f"]});
+    bundle.write();
+    let got = bundle.say(&["run", &bundle.id]);
+    assert_eq!(got.code, 1, "{got:?}");
+    assert!(
+        got.err.contains("linux.intelRdt") && got.err.contains("Intel RDT is not enabled"),
+        "{got:?}"
+    );
+    bundle.assert_nothing_left(&bundle.id);
+    bundle.config["linux"]["intelRdt"] = json!(null);
+    bundle.write();
+    let id = bundle.id.as_str();
+    assert_eq!(bundle.leave(&["run", "--detach", id]).code, 0);
+    let got = bundle.say(&["update", "--l3-cache-schema", "L3:0=f", id]);
+    assert!(got.err.contains("Intel RDT"), "{got:?}");
+    bundle.ok(&["delete", "--force", id]);
+    bundle.assert_nothing_left(id);
+}

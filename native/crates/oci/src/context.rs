@@ -2,10 +2,11 @@
 
 use crate::args::Parsed;
 use crate::log::Log;
+use crate::resctrl::{self, Assignment};
 use crate::stop::Stop;
 use crate::store::Root;
 use shoal_protocol::Failure;
-use shoal_protocol::oci::Seccomp;
+use shoal_protocol::oci::{IntelRdt, Seccomp};
 use shoal_runtime::cgroup::detect::{self, Layout};
 use shoal_runtime::proc;
 use shoal_runtime::streams::FIRST_FD;
@@ -107,10 +108,24 @@ impl<'a> Context<'a> {
 
     /// The machine's layout of control groups.
     pub fn layout(&self) -> Result<Layout, Failure> {
-        let mounts = proc::read("/proc/self/mountinfo")
-            .map_err(|error| Failure::io("reading /proc/self/mountinfo", &error))?;
-        Ok(detect::layout(&mounts))
+        Ok(detect::layout(&mounts()?))
     }
+
+    /// Where a new container will be in resctrl, if it asks for that.
+    pub fn resctrl(
+        &self,
+        id: &str,
+        wanted: Option<&IntelRdt>,
+    ) -> Result<Option<Assignment>, Failure> {
+        wanted
+            .map(|wanted| Assignment::plan(resctrl::mount_point(&mounts()?), id, wanted))
+            .transpose()
+    }
+}
+
+fn mounts() -> Result<String, Failure> {
+    proc::read("/proc/self/mountinfo")
+        .map_err(|error| Failure::io("reading /proc/self/mountinfo", &error))
 }
 
 /// Descriptors of socket activation (sd_listen_fds(3)), when they are meant for this process or for nobody by name.

@@ -6,6 +6,7 @@ use crate::bundle::Bundle;
 use crate::context::{Context, absolute};
 use crate::foreground::write_pid_file;
 use crate::kept::Groups;
+use crate::resctrl::Assignment;
 use crate::stop::Stop;
 use crate::store::{Home, Identity, Record, START_SOCKET, check_id};
 use crate::time::rfc3339;
@@ -107,6 +108,7 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
         root: RootSource::Directory(bundle.rootfs.clone()),
         cgroup: group,
     })?;
+    let resctrl = context.resctrl(&request.id, plan.spec.linux.intel_rdt.as_ref())?;
     for warning in plan.warnings() {
         context.log.warning(&warning);
     }
@@ -120,6 +122,7 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
         plan: &plan,
         home,
         driver,
+        resctrl,
         init: None,
     };
     match draft.build(context, &layout, &bundle, preserve_fds, seccomp.as_ref()) {
@@ -146,6 +149,7 @@ struct Draft<'a> {
     plan: &'a Plan,
     home: Home,
     driver: Adapted,
+    resctrl: Option<Assignment>,
     init: Option<i32>,
 }
 
@@ -177,6 +181,7 @@ impl Draft<'_> {
             groups: Groups::from(layout),
             filtered: seccomp.is_some(),
             own_pid_namespace: self.plan.makes(libc::CLONE_NEWPID),
+            resctrl: self.resctrl.clone(),
             poststart: spec.hooks.poststart.clone(),
             poststop: spec.hooks.poststop.clone(),
         };
@@ -211,7 +216,12 @@ impl Draft<'_> {
                 held: &[],
                 no_pivot: request.no_pivot,
                 no_new_keyring: request.no_new_keyring,
-                meanwhile: &|_| self.home.write_for_exec(spec, seccomp),
+                meanwhile: &|pid| {
+                    if let Some(resctrl) = &self.resctrl {
+                        resctrl.enter(pid)?;
+                    }
+                    self.home.write_for_exec(spec, seccomp)
+                },
                 root: None,
                 network: None,
             },
@@ -244,6 +254,11 @@ impl Draft<'_> {
         // Only a group that the creation has made is this container's to remove.
         if self.init.is_some()
             && let Err(failure) = self.driver.remove(&self.plan.cgroup)
+        {
+            context.log.warning(&failure.to_string());
+        }
+        if let Some(resctrl) = &self.resctrl
+            && let Err(failure) = resctrl.remove()
         {
             context.log.warning(&failure.to_string());
         }

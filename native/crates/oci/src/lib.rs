@@ -12,6 +12,7 @@ mod help;
 mod kept;
 mod log;
 mod pattern;
+mod resctrl;
 mod sealed;
 mod stop;
 mod store;

@@ -4,6 +4,7 @@
 //! it is written beside and renamed, so that nobody reads half of it. A directory without it is the remains of a killed creator.
 
 use crate::kept::{self, Groups};
+use crate::resctrl::Assignment;
 use serde::{Deserialize, Serialize};
 use shoal_protocol::oci::{Hook, Spec, State, Status};
 use shoal_protocol::{Failure, FailureCode};
@@ -85,6 +86,9 @@ pub struct Record {
     pub filtered: bool,
     /// Whether the end of init ends everything in the container.
     pub own_pid_namespace: bool,
+    /// Where it is in resctrl (linux.intelRdt).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Assignment>,
     #[serde(default)]
     pub poststart: Vec<Hook>,
     #[serde(default)]
@@ -487,6 +491,7 @@ mod tests {
             groups: Groups::from(&shoal_runtime::cgroup::detect::layout("")),
             filtered: false,
             own_pid_namespace: true,
+            resctrl: None,
             poststart: Vec::new(),
             poststop: Vec::new(),
         }

@@ -212,9 +212,13 @@ const UPDATE: &[Flag] = &[
     text(
         "l3-cache-schema",
         None,
-        "refused: Intel RDT is not supported",
+        "line for the L3 cache in resctrl (linux.intelRdt)",
     ),
-    text("mem-bw-schema", None, "refused: Intel RDT is not supported"),
+    text(
+        "mem-bw-schema",
+        None,
+        "line for memory bandwidth in resctrl",
+    ),
     HELP,
 ];
 const FORMAT: Flag = text("format", Some('f'), "table (default) or json");

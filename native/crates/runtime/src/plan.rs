@@ -135,15 +135,6 @@ pub fn check_process(process: &oci::Process) -> Result<(), Failure> {
 
 /// What the specification has and this runtime has not: refused, as a container without what it asked for would be another one.
 fn check_unsupported(spec: &Spec) -> Result<(), Failure> {
-    let refuse = |field: &str, what: &str| {
-        Err(Failure::invalid(
-            format!("reading {field}"),
-            format!("{what} not supported; leave it out"),
-        ))
-    };
-    if spec.linux.intel_rdt.is_some() {
-        return refuse("linux.intelRdt", "Intel RDT is");
-    }
     if let Some(policy) = &spec.linux.memory_policy {
         attributes::validate_memory_policy(policy)?;
     }

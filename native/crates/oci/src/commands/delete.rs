@@ -108,6 +108,9 @@ pub fn remove(context: &Context<'_>, container: &Container) -> Result<(), Stop> 
     if let Some((driver, path)) = container.group() {
         driver.remove(path)?;
     }
+    if let Some(resctrl) = &container.record.resctrl {
+        resctrl.remove()?;
+    }
     container.home.remove()?;
     let record = &container.record;
     // The container is gone already; a hook that fails changes nothing (runtime.md "Lifecycle", step 13).

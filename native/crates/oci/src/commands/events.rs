@@ -45,7 +45,7 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         )));
     };
     if parsed.on("stats") {
-        return statistics(driver, path, id);
+        return statistics(driver, path, &container);
     }
     let pinned = process::pidfd(init.pid)
         .map_err(|error| Failure::io(format!("watching container {id:?}"), &error))?;
@@ -83,18 +83,22 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         }
         if Instant::now() >= next {
             next += interval;
-            if let Err(stop) = statistics(driver, path, id) {
+            if let Err(stop) = statistics(driver, path, &container) {
                 context.log.warning(&stop.message);
             }
         }
     }
 }
 
-fn statistics(driver: &dyn Driver, path: &str, id: &str) -> Result<u8, Stop> {
+fn statistics(driver: &dyn Driver, path: &str, container: &Container) -> Result<u8, Stop> {
+    let mut stats = driver.stats(path);
+    if let Some(resctrl) = &container.record.resctrl {
+        stats.intel_rdt = resctrl.stats();
+    }
     line(&Event {
         kind: "stats",
-        id,
-        data: Some(driver.stats(path)),
+        id: &container.record.id,
+        data: Some(stats),
     })
 }
 

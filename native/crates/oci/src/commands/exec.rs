@@ -89,6 +89,10 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     }
     let (stdio, console) = stdio(wanted.terminal, detach, console_socket.as_deref())?;
     let watch = if detach { None } else { Some(Watch::begin()?) };
+    if let Some(resctrl) = &container.record.resctrl {
+        // What this process starts is where it is itself.
+        resctrl.join(i32::try_from(std::process::id()).unwrap_or(0))?;
+    }
     let joined = join::exec(&Join {
         pid: init.pid,
         pidfd: pidfd.as_fd(),

@@ -4,8 +4,8 @@ use super::print;
 use crate::help;
 use crate::stop::Stop;
 use shoal_protocol::oci::{
-    CgroupFeatures, Enabled, Features, LinuxFeatures, MemoryPolicyFeatures, MountExtensions,
-    SeccompFeatures, VERSION, VERSION_MIN,
+    CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
+    MountExtensions, SeccompFeatures, VERSION, VERSION_MIN,
 };
 use shoal_runtime::{attributes, mount_options, namespaces};
 use shoal_seccomp::words as seccomp;
@@ -72,7 +72,11 @@ fn features() -> Features {
             },
             mount_extensions: MountExtensions { idmap: yes },
             net_devices: yes,
-            ..LinuxFeatures::default()
+            intel_rdt: IntelRdtFeatures {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
         },
         annotations: BTreeMap::from([
             (

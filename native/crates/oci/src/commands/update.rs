@@ -11,15 +11,15 @@ use std::path::Path;
 
 /// Flags of figures that the kernel no longer limits by.
 const IGNORED: [&str; 2] = ["kernel-memory", "kernel-memory-tcp"];
-/// Flags of what this runtime does not do.
-const REFUSED: [&str; 2] = ["l3-cache-schema", "mem-bw-schema"];
+/// Flags of lines for the container's class in resctrl.
+const SCHEMAS: [&str; 2] = ["l3-cache-schema", "mem-bw-schema"];
 
 pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
-    for flag in REFUSED {
-        if parsed.text(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Stop::new(format!("--{flag}: Intel RDT is not supported")));
-        }
-    }
+    let schemas: Vec<String> = SCHEMAS
+        .iter()
+        .filter_map(|flag| parsed.text(flag).filter(|line| !line.is_empty()))
+        .map(str::to_owned)
+        .collect();
     let mut resources = match parsed.text("resources").filter(|path| !path.is_empty()) {
         Some(path) => read(path)?,
         None => from_flags(parsed)?,
@@ -40,6 +40,12 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
     if container.status() == Status::Stopped {
         return Err(Stop::new("container not running"));
     }
+    let resctrl = container.record.resctrl.as_ref();
+    if !schemas.is_empty() && resctrl.is_none() {
+        return Err(Stop::new(
+            "--l3-cache-schema, --mem-bw-schema: updating a non-existent Intel RDT configuration is not supported; create the container with linux.intelRdt",
+        ));
+    }
     let Some((driver, path)) = container.group() else {
         return Err(Stop::new(format!(
             "container {:?} has no control group to limit",
@@ -47,6 +53,9 @@ pub fn run(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         )));
     };
     driver.update(path, &resources)?;
+    if let Some(resctrl) = resctrl {
+        resctrl.set(&schemas)?;
+    }
     Ok(0)
 }
 

@@ -12,7 +12,8 @@ pub struct Stats {
     pub pids: Pids,
     pub blkio: BlkIo,
     pub hugetlb: BTreeMap<String, HugeTlb>,
-    pub intel_rdt: BTreeMap<String, u64>,
+    /// Filled by who has put the container into resctrl.
+    pub intel_rdt: serde_json::Map<String, serde_json::Value>,
     /// Always empty: networks are counted by their owner.
     pub network_interfaces: Vec<()>,
 }
