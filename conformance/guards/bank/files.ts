@@ -82,9 +82,8 @@ const root: readonly Guard[] = [
     removals: [
       {
         file: "runtime/src/root.rs",
-        find: 'if crate::within::components(&format!("reading {field}"), path)?.is_empty() {',
-        replace:
-          'if crate::within::components(&format!("reading {field}"), path)?.is_empty() && false {',
+        find: 'if crate::within::check(|| format!("reading {field}"), path)? == 0 {',
+        replace: 'if crate::within::check(|| format!("reading {field}"), path)? == 0 && false {',
       },
     ],
     test: runtime("plan::tests::new_refuses_bad_fields_by_name"),
@@ -469,7 +468,7 @@ const links: readonly Guard[] = [
     removals: [
       {
         file: "runtime/src/within.rs",
-        find: '    if parts.iter().any(|part| part == "..") {',
+        find: '    if named(path).any(|part| part == "..") {',
         replace: "    if false {",
       },
     ],

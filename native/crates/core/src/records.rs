@@ -3,11 +3,9 @@
 use serde::{Deserialize, Serialize};
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{
-    ConsoleSize, ExecExit, ExecState, Exit, HealthResult, HealthStatus, Healthcheck, Log, Rootfs,
-    Seccomp, Status, Stdin,
+    ConsoleSize, ExecExit, ExecState, Exit, HealthResult, HealthStatus, Rootfs, Status,
 };
 use shoal_protocol::oci::Spec;
-use shoal_runtime::caps::Masks;
 
 /// The create call as it came: the journal of a creation, and what delete needs to know.
 pub const CREATE_FILE: &str = "create.json";
@@ -64,7 +62,8 @@ pub struct Parked {
     pub root: Option<Rootfs>,
 }
 
-/// First byte of the core's message to the monitor of a sandbox: its directory is now a creation's, which it is to go on with. `Own` follows
+/// First byte of the core's message to the monitor of a sandbox: its directory is now a creation's, which it is to go on with. A packed
+/// `shoal_runtime::own::Own` follows
 /// in the same message, and then, for a sandbox without a root, `ROOT` in another.
 pub const USE: u8 = b'u';
 /// The same, and the program is to be started. With the end of a pipe that init closes by becoming the program: the monitor says `Ready`
@@ -72,22 +71,6 @@ pub const USE: u8 = b'u';
 pub const USE_AND_START: u8 = b's';
 /// With the detached root of the container; without it the root could not be had.
 pub const ROOT: &[u8] = b"t";
-
-/// A creation as a sandbox is told it: only what it does not have yet, as monitor and init both read it while somebody waits.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Own {
-    pub container_id: String,
-    /// The own part of the configuration (`shoal_runtime::sandbox::split`).
-    pub spec: Spec,
-    pub rootfs: Rootfs,
-    pub log: Option<Log>,
-    pub stdin: Stdin,
-    pub seccomp: Seccomp,
-    pub health: Option<Healthcheck>,
-    /// The capabilities of the process, in place of their names; None when `spec` has those.
-    pub caps: Option<Masks>,
-}
 
 /// Core to monitor, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ mod config;
 mod frames;
 mod identity;
 mod logs;
+mod packed;
 mod paths;
 mod seccomp;
 mod tar;
@@ -17,9 +18,10 @@ use shoal_protocol::Failure;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its directory in native/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("config_json", config::config_json),
     ("process_json", config::process_json),
+    ("packed", packed::packed),
     ("frames", frames::frames),
     ("seccomp_json", seccomp::seccomp_json),
     ("seccomp_rules", seccomp::seccomp_rules),

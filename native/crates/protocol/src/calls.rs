@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::oci::{Process, Resources, Spec};
+use crate::packed::{Packed, packed_whole};
 use serde::{Deserialize, Serialize};
 
 /// What every request has; the rest of the frame is read by the call it names.
@@ -146,6 +147,78 @@ pub struct Log {
     /// Rotated files become `PATH.N.gz`.
     #[serde(default)]
     pub compress: bool,
+}
+
+packed_whole!(Rootfs { layers, directory });
+
+packed_whole!(Log {
+    path,
+    max_size_bytes,
+    max_files,
+    mode,
+    max_buffer_bytes,
+    compress,
+});
+
+packed_whole!(Healthcheck {
+    test,
+    interval_ms,
+    timeout_ms,
+    start_period_ms,
+    start_interval_ms,
+    retries,
+});
+
+impl Packed for Stdin {
+    fn write(&self, to: &mut Vec<u8>) {
+        to.push(match self {
+            Self::Closed => 0,
+            Self::Open => 1,
+            Self::Once => 2,
+        });
+    }
+    fn read(from: &mut &[u8]) -> Option<Self> {
+        match u8::read(from)? {
+            0 => Some(Self::Closed),
+            1 => Some(Self::Open),
+            2 => Some(Self::Once),
+            _ => None,
+        }
+    }
+}
+
+impl Packed for LogMode {
+    fn write(&self, to: &mut Vec<u8>) {
+        (*self == Self::NonBlocking).write(to);
+    }
+    fn read(from: &mut &[u8]) -> Option<Self> {
+        Some(if bool::read(from)? {
+            Self::NonBlocking
+        } else {
+            Self::Blocking
+        })
+    }
+}
+
+impl Packed for Seccomp {
+    fn write(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Default => to.push(0),
+            Self::Unconfined => to.push(1),
+            Self::Profile(text) => {
+                to.push(2);
+                text.write(to);
+            }
+        }
+    }
+    fn read(from: &mut &[u8]) -> Option<Self> {
+        match u8::read(from)? {
+            0 => Some(Self::Default),
+            1 => Some(Self::Unconfined),
+            2 => String::read(from).map(Self::Profile),
+            _ => None,
+        }
+    }
 }
 
 /// What a full log buffer does: the program waits, or records are dropped and counted.

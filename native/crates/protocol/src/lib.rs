@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod oci;
+pub mod packed;
 pub mod stats;
 
 use serde::{Deserialize, Serialize};

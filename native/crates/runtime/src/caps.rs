@@ -50,6 +50,9 @@ pub const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// What the names begin with, or do not.
+const PREFIX: &str = "CAP_";
+
 /// The sets as bit masks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Masks {
@@ -68,12 +71,21 @@ pub fn masks(sets: &Capabilities) -> Masks {
             .filter_map(|name| bit(name))
             .fold(0, |mask, bit| mask | (1 << bit))
     };
+    let bounding = mask(&sets.bounding);
+    // Most configurations name the same in several sets.
+    let other = |names: &Vec<String>| {
+        if *names == sets.bounding {
+            bounding
+        } else {
+            mask(names)
+        }
+    };
     Masks {
-        bounding: mask(&sets.bounding),
-        effective: mask(&sets.effective),
-        permitted: mask(&sets.permitted),
-        inheritable: mask(&sets.inheritable),
-        ambient: mask(&sets.ambient),
+        bounding,
+        effective: other(&sets.effective),
+        permitted: other(&sets.permitted),
+        inheritable: other(&sets.inheritable),
+        ambient: other(&sets.ambient),
     }
 }
 
@@ -121,9 +133,13 @@ pub fn warnings(sets: &Capabilities) -> Vec<String> {
 
 /// The number of a capability, by its name with or without `CAP_`.
 fn bit(name: &str) -> Option<usize> {
-    let upper = name.to_ascii_uppercase();
-    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    NAMES.iter().position(|known| *known == short)
+    let short = match name.split_at_checked(PREFIX.len()) {
+        Some((prefix, short)) if prefix.eq_ignore_ascii_case(PREFIX) => short,
+        _ => name,
+    };
+    NAMES
+        .iter()
+        .position(|known| known.eq_ignore_ascii_case(short))
 }
 
 /// Drops from the bounding set what is not in it. Must be done while SETPCAP is still held.

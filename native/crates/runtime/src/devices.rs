@@ -42,7 +42,7 @@ pub struct Node {
     pub gid: u32,
 }
 
-/// The configuration's devices and the default ones that it does not name itself.
+/// Reads the configuration's devices.
 pub fn plan(devices: &[oci::Device]) -> Result<Vec<Node>, Failure> {
     if devices.len() > DEVICES_MAX {
         return Err(Failure::invalid(
@@ -53,10 +53,12 @@ pub fn plan(devices: &[oci::Device]) -> Result<Vec<Node>, Failure> {
             ),
         ));
     }
-    let mut nodes = devices
-        .iter()
-        .map(planned)
-        .collect::<Result<Vec<Node>, Failure>>()?;
+    devices.iter().map(planned).collect()
+}
+
+/// These devices and the default ones that are not among them.
+pub fn with_defaults(named: &[Node]) -> Vec<Node> {
+    let mut nodes = named.to_vec();
     for (name, major, minor) in DEFAULTS {
         let path = vec!["dev".to_owned(), name.to_owned()];
         if nodes.iter().all(|node| node.path != path) {
@@ -71,7 +73,7 @@ pub fn plan(devices: &[oci::Device]) -> Result<Vec<Node>, Failure> {
             });
         }
     }
-    Ok(nodes)
+    nodes
 }
 
 fn planned(device: &oci::Device) -> Result<Node, Failure> {
@@ -280,13 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn plan_adds_the_defaults_that_are_not_named() {
+    fn the_defaults_that_are_not_named_are_added() {
         let own = oci::Device {
             file_mode: Some(0o600),
             uid: Some(7),
             ..device("/dev/null", "c", 1, 3)
         };
-        let nodes = plan(&[own, device("/dev/fuse", "c", 10, 229)]).expect("nodes");
+        let planned = plan(&[own, device("/dev/fuse", "c", 10, 229)]).expect("nodes");
+        let nodes = with_defaults(&planned);
         assert_eq!(nodes.len(), 7);
         assert_eq!((nodes[0].mode, nodes[0].uid), (0o600, 7));
         assert_eq!(nodes[1].path, ["dev", "fuse"]);

@@ -1,19 +1,16 @@
 //! Init's side of a sandbox: from parked to a container that waits for its start.
 
-use crate::caps::Masks;
 use crate::channel::{self, Report, START};
 use crate::filesystem::{Filesystem, Sources};
 use crate::init::{self, Orders};
 use crate::labels::Labels;
 use crate::lookup::Unstartable;
-use crate::plan::{Input, Plan, RootSource};
-use crate::sandbox::{self, Fill, NO_PROGRAM};
+use crate::own::Inner;
+use crate::plan::Plan;
+use crate::sandbox::{Fill, NO_PROGRAM};
 use crate::streams::{Stdio, Streams};
 use crate::sys::{Kernel, affinity, file, process, socket};
-use serde::Deserialize;
 use shoal_protocol::Failure;
-use shoal_protocol::calls::Rootfs;
-use shoal_protocol::oci::Spec;
 use shoal_seccomp::Program as Filter;
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,18 +18,6 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The channel has a high number from then on: descriptors close in their order at exec, and whoever waits for the program by a pipe of its own
 /// is to be woken before the monitor, which only takes note.
 const CHANNEL_FD: i32 = 48;
-
-/// What init needs of what is the container's own; group and log are its maker's.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wanted {
-    container_id: String,
-    /// The own part of the configuration (`sandbox::split`).
-    spec: Spec,
-    rootfs: Rootfs,
-    /// The capabilities of `spec.process`, which has no names of them then.
-    caps: Option<Masks>,
-}
 
 /// What comes with `Fill`.
 struct Given {
@@ -52,7 +37,11 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
     let signals_are_reset = process::reset_signals().is_ok();
     let mut buffer = vec![0u8; socket::MESSAGE_BYTES_MAX];
     let mut hear = || match socket::receive(channel, &mut buffer) {
-        Ok(length @ 1..) => read(&buffer[..length], orders),
+        Ok(length @ 1..) => Inner::plan(
+            &buffer[..length],
+            &orders.plan.spec,
+            orders.plan.cgroup.clone(),
+        ),
         // Nobody wants it.
         _ => process::exit_now(0),
     };
@@ -121,22 +110,6 @@ pub(crate) fn run(orders: &Orders<'_>, null: Option<&OwnedFd>) -> ! {
         drop(file::write(exec.as_fd(), NO_PROGRAM));
     }
     channel::give_up(channel, failed)
-}
-
-fn read(bytes: &[u8], orders: &Orders<'_>) -> Result<Plan, Failure> {
-    let wanted: Wanted = serde_json::from_slice(bytes).map_err(|error| {
-        Failure::invalid("reading what is the container's own", error.to_string())
-    })?;
-    let mut plan = Plan::new(Input {
-        container_id: wanted.container_id,
-        spec: sandbox::complete(wanted.spec, &orders.plan.spec),
-        root: RootSource::Overlay(wanted.rootfs),
-        cgroup: orders.plan.cgroup.clone(),
-    })?;
-    if let Some(caps) = wanted.caps {
-        plan.caps = caps;
-    }
-    Ok(plan)
 }
 
 fn receive(orders: &Orders<'_>, bytes: &mut [u8]) -> Result<Given, Failure> {

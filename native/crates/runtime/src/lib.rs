@@ -22,6 +22,7 @@ pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod net_devices;
+pub mod own;
 pub mod plan;
 pub mod proc;
 mod program;

@@ -79,8 +79,8 @@ enum Meaning {
 
 use Meaning as M;
 
-/// Every option that is not data, in the order of the alphabet (as `features` lists them).
-const TABLE: [(&str, Meaning); 72] = [
+/// Every option that the kernel is told otherwise than as data, in the order of the alphabet, by which it is searched (and `features` lists them).
+const TABLE: [(&str, Meaning); 67] = [
     ("acl", M::Flag(libc::MS_POSIXACL)),
     ("async", M::Unflag(libc::MS_SYNCHRONOUS)),
     ("atime", M::Unatime),
@@ -149,24 +149,17 @@ const TABLE: [(&str, Meaning); 72] = [
     ("sync", M::Flag(libc::MS_SYNCHRONOUS)),
     ("tmpcopyup", M::CopyUp),
     ("unbindable", M::Propagation(libc::MS_UNBINDABLE, false)),
-    // Written by fstab(5)'s tools and by Docker's; none of them is for the kernel.
-    ("auto", M::Nothing),
-    ("noauto", M::Nothing),
-    ("nofail", M::Nothing),
-    ("_netdev", M::Nothing),
-    ("nouser", M::Nothing),
 ];
+
+/// Written by fstab(5)'s tools and by Docker's; none of them is for the kernel.
+const FOR_TOOLS: [&str; 5] = ["auto", "noauto", "nofail", "_netdev", "nouser"];
 
 /// `MS_LAZYTIME` of <linux/mount.h>, which libc leaves out.
 const MS_LAZYTIME: libc::c_ulong = 1 << 25;
 
 /// The names of all options that are understood, for `features`.
 pub fn names() -> Vec<&'static str> {
-    TABLE
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| !matches!(*name, "auto" | "noauto" | "nofail" | "_netdev" | "nouser"))
-        .collect()
+    TABLE.iter().map(|(name, _)| *name).collect()
 }
 
 /// What `rootfsPropagation` says: (`MS_*`, recursive); None for a word that is no propagation.
@@ -178,10 +171,10 @@ pub fn propagation(word: &str) -> Option<(u64, bool)> {
 }
 
 fn meaning(option: &str) -> Option<Meaning> {
-    TABLE
-        .iter()
-        .find(|(name, _)| *name == option)
-        .map(|(_, meaning)| *meaning)
+    match TABLE.binary_search_by(|(name, _)| (*name).cmp(option)) {
+        Ok(at) => Some(TABLE[at].1),
+        Err(_) => FOR_TOOLS.contains(&option).then_some(M::Nothing),
+    }
 }
 
 /// Reads a mount's options, the later ones over the earlier; what is in no table is the file system's own.
@@ -307,6 +300,17 @@ mod tests {
         let options = read(&["rnoatime", "rro", "rrw"]).expect("options");
         assert_eq!(options.set_recursive, sys::ATTR_NOATIME);
         assert_eq!(options.clear_recursive, sys::ATTR_ATIME | sys::ATTR_RDONLY);
+    }
+
+    #[test]
+    fn every_option_is_found_in_the_table() {
+        assert!(TABLE.is_sorted_by(|(one, _), (next, _)| one < next));
+        for name in names().into_iter().chain(FOR_TOOLS) {
+            assert!(meaning(name).is_some(), "{name}");
+        }
+        for name in ["", "zz", "_", "siz", "ro "] {
+            assert!(meaning(name).is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ const STAGING_SIZE: &str = "64k";
 /// Refuses a root that is the host's own, or whose paths are none.
 pub fn validate(root: &RootSource) -> Result<(), Failure> {
     let check = |field: &str, path: &str| {
-        if crate::within::components(&format!("reading {field}"), path)?.is_empty() {
+        if crate::within::check(|| format!("reading {field}"), path)? == 0 {
             return Err(Failure::invalid(
                 format!("reading {field}"),
                 format!("path {path:?} is the root of the host"),

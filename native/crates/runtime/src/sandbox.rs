@@ -299,8 +299,7 @@ impl Sandbox {
             .map_err(|error| Failure::io("rehearsing with init", &error))
     }
 
-    /// Tells init what is the container's own: the JSON of a create call, with its capabilities as `caps` and of its configuration the
-    /// own part (`split`) alone.
+    /// Tells init what is the container's own: a packed `Own`.
     pub fn tell(&mut self, own: &[u8]) -> Result<(), Failure> {
         socket::send(self.channel.as_fd(), own)
             .map_err(|error| Failure::io("telling init its container", &error))

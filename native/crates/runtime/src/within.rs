@@ -17,22 +17,31 @@ pub enum Kind {
 
 /// The components of an absolute path; `..` and NUL are refused rather than interpreted.
 pub fn components(doing: &str, path: &str) -> Result<Vec<String>, Failure> {
-    let refuse = |why: &str| Err(Failure::invalid(doing, format!("path {path:?} {why}")));
+    let count = check(|| doing.to_owned(), path)?;
+    let mut parts = Vec::with_capacity(count);
+    parts.extend(named(path).map(str::to_owned));
+    Ok(parts)
+}
+
+/// Checks a path as `components` does; gives how many it has. What is being done is only asked for a refusal.
+pub fn check(doing: impl Fn() -> String, path: &str) -> Result<usize, Failure> {
+    let refuse = |why: &str| Err(Failure::invalid(doing(), format!("path {path:?} {why}")));
     if !path.starts_with('/') {
         return refuse("is not absolute; begin it with /");
     }
     if path.contains('\0') {
         return refuse("holds a NUL byte");
     }
-    let parts: Vec<String> = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .map(str::to_owned)
-        .collect();
-    if parts.iter().any(|part| part == "..") {
+    if named(path).any(|part| part == "..") {
         return refuse("holds `..`; write the path it means");
     }
-    Ok(parts)
+    Ok(named(path).count())
+}
+
+/// The components that say where a path leads.
+fn named(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
 }
 
 /// The components of a path as seen from `/`, with `.` and `..` taken for what they mean there; links are not looked at.

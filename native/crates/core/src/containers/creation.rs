@@ -3,14 +3,16 @@
 use super::{ANSWER_TIMEOUT_MS, Containers, Entry, Phase, hear};
 use crate::monitor::is_checked;
 use crate::pool::Sandbox;
-use crate::records::{self, Message, Own};
+use crate::records::{self, Message};
 use crate::watcher::Token;
 use crate::zygote::Task;
 use shoal_protocol::calls::{Create, Health, HealthStatus, Rootfs, Status};
 use shoal_protocol::oci::Spec;
+use shoal_protocol::packed::Packed;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::caps::Masks;
 use shoal_runtime::namespaces::Namespaces;
+use shoal_runtime::own::Own;
 use shoal_runtime::plan::RootSource;
 use shoal_runtime::sys::{Kernel, affinity, file, mount, process, socket};
 use shoal_runtime::{cgroup, root};
@@ -349,7 +351,7 @@ fn go_on(sandbox: Sandbox, own: &Own, start: bool) -> Result<Ready, Broken> {
         records::USE
     };
     let mut message = vec![word];
-    message.extend(records::encode(own));
+    own.write(&mut message);
     let control = sandbox.control.as_fd();
     let mut exec = None;
     let mut used = || -> io::Result<()> {
@@ -368,7 +370,7 @@ fn go_on(sandbox: Sandbox, own: &Own, start: bool) -> Result<Ready, Broken> {
             return Ok(());
         }
         // The root is made here, as the monitor has as much to do meanwhile.
-        give_root(control, &own.rootfs, true, sandbox.nodev)
+        give_root(control, &own.inner.rootfs, true, sandbox.nodev)
     };
     if used().is_err() {
         return Err(Broken::Vanished);

@@ -3,12 +3,11 @@
 use super::creation::Job;
 use super::{Containers, complain, hear};
 use crate::pool::{Order, Root, Sandbox, Warm, Work};
-use crate::records::{Message, Own};
+use crate::records::Message;
 use crate::zygote::Task;
-use shoal_protocol::calls::Create;
-use shoal_protocol::oci::{Capabilities, Spec};
+use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
-use shoal_runtime::caps::Masks;
+use shoal_runtime::own::Own;
 use shoal_runtime::sandbox;
 use shoal_runtime::sys::{file, socket};
 use std::io;
@@ -152,7 +151,7 @@ impl Containers {
         match begin() {
             Ok(path) => {
                 taken.path = path;
-                Some((taken, own_part(create, own, job.caps)))
+                Some((taken, Own::new(create, own, job.caps)))
             }
             Err(_) => {
                 let begun = self.store.creating(&create.container_id);
@@ -171,25 +170,6 @@ impl Containers {
             // What stays is rolled back by the next start.
             drop(self.store.roll_back(self.driver.as_ref(), &path));
         }
-    }
-}
-
-/// What a sandbox is told of a creation.
-fn own_part(create: &Create, mut spec: Spec, caps: Masks) -> Own {
-    // A health check is run with the names.
-    let named = create.health.is_some();
-    if !named {
-        spec.process.capabilities = Capabilities::default();
-    }
-    Own {
-        container_id: create.container_id.clone(),
-        spec,
-        rootfs: create.rootfs.clone(),
-        log: create.log.clone(),
-        stdin: create.stdin,
-        seccomp: create.seccomp.clone(),
-        health: create.health.clone(),
-        caps: (!named).then_some(caps),
     }
 }
 

@@ -6,7 +6,7 @@ use super::streams::{Sink, Streams};
 use super::{Connection, Container, Monitor, READ_BYTES, doing};
 use crate::logs::sink::LogSink;
 use crate::planning;
-use crate::records::{self, Message, Own, State};
+use crate::records::{self, Message, State};
 use crate::seccomp;
 use shoal_protocol::Failure;
 use shoal_protocol::calls::{Create, Status, Stdin};
@@ -16,6 +16,7 @@ use shoal_runtime::caps::Masks;
 use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
 use shoal_runtime::channel;
 use shoal_runtime::launch::{self, Options, Park, Parked};
+use shoal_runtime::own::{Inner, Own};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::memory::Pages;
@@ -212,13 +213,17 @@ impl Journal {
 
     /// Reads what a sandbox of this template is told of its container.
     pub(super) fn parse_own(bytes: &[u8], template: &Spec) -> Result<Self, Failure> {
-        let own: Own = serde_json::from_slice(bytes).map_err(|error| {
-            Failure::invalid("reading what is the container's own", error.to_string())
-        })?;
+        let own = Own::read(bytes)?;
+        let Inner {
+            container_id,
+            spec,
+            rootfs,
+            caps,
+        } = own.inner;
         let create = Create {
-            container_id: own.container_id,
-            spec: sandbox::complete(own.spec, template),
-            rootfs: own.rootfs,
+            container_id,
+            spec: sandbox::complete(spec, template),
+            rootfs,
             log: own.log,
             stdin: own.stdin,
             // Containers with a terminal are made cold.
@@ -226,7 +231,7 @@ impl Journal {
             seccomp: own.seccomp,
             health: own.health,
         };
-        Self::of(create, own.caps)
+        Self::of(create, caps)
     }
 
     fn of(mut create: Create, caps: Option<Masks>) -> Result<Self, Failure> {

@@ -4,12 +4,14 @@
 use super::commands::answer;
 use super::creation::{self, Given, Journal, Pipes, Place, Workshop, end, new_buffer};
 use super::{Monitor, Start, doing};
-use crate::records::{self, Message, Own, Parked};
+use crate::records::{self, Message, Parked};
 use shoal_protocol::calls::{Rootfs, Seccomp, Stdin};
 use shoal_protocol::oci::{Memory, Process, Spec};
+use shoal_protocol::packed;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::caps::Masks;
 use shoal_runtime::cgroup::{self, Driver, OomWatch, detect::Layout};
+use shoal_runtime::own::{Inner, Own};
 use shoal_runtime::plan::Plan;
 use shoal_runtime::sandbox::{self, Sandbox};
 use shoal_runtime::streams::Stdio;
@@ -106,7 +108,7 @@ fn prepare(layout: &Layout, dir: OwnedFd) -> Result<Kept, Failure> {
         driver.as_ref(),
         &[workshop.dir.as_fd()],
     )?;
-    let sample = records::encode(&sample());
+    let sample = packed::pack(&sample());
     sandbox.rehearse(&sample)?;
     drop(Journal::parse_own(&sample, &record.template));
     let place = Place::prepare(&workshop.dir, sandbox.parked().pid)?;
@@ -148,17 +150,19 @@ fn sample() -> Own {
         ..Memory::default()
     });
     Own {
-        container_id: "sandbox".into(),
-        spec,
-        rootfs: Rootfs {
-            layers: words(&["/sandbox/layer"]),
-            directory: "/sandbox/root".into(),
+        inner: Inner {
+            container_id: "sandbox".into(),
+            spec,
+            rootfs: Rootfs {
+                layers: words(&["/sandbox/layer"]),
+                directory: "/sandbox/root".into(),
+            },
+            caps: Some(Masks::default()),
         },
         log: None,
         stdin: Stdin::Closed,
         seccomp: Seccomp::Default,
         health: None,
-        caps: Some(Masks::default()),
     }
 }
 

@@ -198,7 +198,7 @@ pub fn wrapping<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     from.deserialize_any(Wrapping)
 }
 
-/// Declares a part of the configuration: every field may be absent or null, and unknown ones are ignored.
+/// Declares a part of the configuration: every field may be absent or null, and unknown ones are ignored. It can be packed.
 macro_rules! part {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $kind:ty,)* }) => {
         $(#[$meta])*
@@ -220,6 +220,8 @@ macro_rules! part {
                 serde::Deserialize::deserialize(from)
             }
         }
+
+        crate::packed::packed!($name { $($field),* });
     };
 }
 pub(crate) use part;

@@ -22,6 +22,7 @@ pub use seccomp::*;
 pub use state::{State, Status};
 
 use crate::Failure;
+pub(crate) use field::is_default;
 use field::part;
 use std::collections::BTreeMap;
 

@@ -68,6 +68,8 @@ pub struct Rlimit {
     pub soft: u64,
 }
 
+crate::packed::packed!(Rlimit { kind, hard, soft });
+
 impl super::field::Field for Rlimit {
     fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Self::deserialize(from)

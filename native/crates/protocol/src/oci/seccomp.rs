@@ -43,6 +43,13 @@ pub struct SyscallArg {
     pub op: String,
 }
 
+crate::packed::packed!(SyscallArg {
+    index,
+    value,
+    value_two,
+    op
+});
+
 impl Field for SyscallArg {
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Self::deserialize(from)

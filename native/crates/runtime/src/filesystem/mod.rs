@@ -9,7 +9,7 @@ use crate::{devices, masks, mount_options, root, sysctl};
 use shoal_protocol::calls::Rootfs;
 use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +31,7 @@ pub enum RootSource {
 pub struct Plan {
     pub source: RootSource,
     pub mounts: Vec<PlannedMount>,
-    /// What is made in /dev; None where the configuration binds a /dev of the host.
+    /// What is made in /dev besides the default ones; None where the configuration binds a /dev of the host.
     devices: Option<Vec<devices::Node>>,
     masked: Vec<Vec<String>>,
     readonly_paths: Vec<Vec<String>>,
@@ -83,24 +83,6 @@ impl Plan {
             .iter()
             .any(|planned| planned.options.bind && planned.destination == ["dev"]);
         let nodes = devices::plan(&spec.linux.devices)?;
-        let paths = |field: &str, paths: &[String]| -> Result<Vec<Vec<String>>, Failure> {
-            let doing = format!("reading linux.{field}");
-            let read = |path: &String| {
-                let parts = within::components(&doing, path)?;
-                if parts.is_empty() {
-                    return Err(Failure::invalid(&doing, format!("{path:?} is the root")));
-                }
-                Ok(parts)
-            };
-            let mut read = paths
-                .iter()
-                .map(read)
-                .collect::<Result<Vec<_>, Failure>>()?;
-            // A path that is named twice is covered once.
-            let mut seen = std::collections::BTreeSet::new();
-            read.retain(|path| seen.insert(path.clone()));
-            Ok(read)
-        };
         if spec.linux.mount_label.contains(['\0', '\n']) {
             return Err(Failure::invalid(
                 "reading linux.mountLabel",
@@ -127,8 +109,8 @@ impl Plan {
             source,
             mounts,
             devices: if bound_dev { None } else { Some(nodes) },
-            masked: paths("maskedPaths", &spec.linux.masked_paths)?,
-            readonly_paths: paths("readonlyPaths", &spec.linux.readonly_paths)?,
+            masked: hidden("reading linux.maskedPaths", &spec.linux.masked_paths)?,
+            readonly_paths: hidden("reading linux.readonlyPaths", &spec.linux.readonly_paths)?,
             readonly: spec.root.readonly,
             sysctl: spec.linux.sysctl.clone(),
             propagation,
@@ -182,6 +164,27 @@ impl Plan {
             _ => libc::MS_PRIVATE | libc::MS_REC,
         }
     }
+}
+
+/// Reads paths that are masked or read-only. One that is named twice is covered once.
+fn hidden(doing: &str, paths: &[String]) -> Result<Vec<Vec<String>>, Failure> {
+    let read = |path: &String| {
+        let parts = within::components(doing, path)?;
+        if parts.is_empty() {
+            return Err(Failure::invalid(doing, format!("{path:?} is the root")));
+        }
+        Ok(parts)
+    };
+    let read = paths
+        .iter()
+        .map(read)
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let mut seen = BTreeSet::new();
+    let first: Vec<bool> = read.iter().map(|parts| seen.insert(parts)).collect();
+    let named = read.into_iter().zip(first);
+    Ok(named
+        .filter_map(|(parts, first)| first.then_some(parts))
+        .collect())
 }
 
 /// The files of a container while they are built, in its own mount namespace.
@@ -306,8 +309,8 @@ impl<'a> Filesystem<'a> {
     }
 
     fn fill_devices(&self) -> Result<(), Failure> {
-        let nodes = self.plan.devices.as_deref().unwrap_or_default();
-        devices::fill(self.calls, self.root.as_fd(), nodes, self.around.nodev)
+        let nodes = devices::with_defaults(self.plan.devices.as_deref().unwrap_or_default());
+        devices::fill(self.calls, self.root.as_fd(), &nodes, self.around.nodev)
     }
 
     /// In a sandbox: puts the container's root, a detached mount, below the staged root and moves the trees of `staged` into it.

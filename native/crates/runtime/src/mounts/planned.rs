@@ -156,12 +156,11 @@ pub fn warnings(mounts: &[PlannedMount]) -> Vec<String> {
 /// own path is taken as below it, as runc does.
 fn destination(path: &str, root: Option<&Path>) -> Result<Vec<String>, Failure> {
     let doing = "reading mounts.destination";
-    let absolute = if path.starts_with('/') || path.is_empty() {
-        path.to_owned()
+    let mut parts = if path.starts_with('/') || path.is_empty() {
+        within::components(doing, path)?
     } else {
-        format!("/{path}")
+        within::components(doing, &format!("/{path}"))?
     };
-    let parts = within::components(doing, &absolute)?;
     let inner = root
         .map(Path::components)
         .map(|root| root.skip(1).map(|part| part.as_os_str()))
@@ -170,7 +169,7 @@ fn destination(path: &str, root: Option<&Path>) -> Result<Vec<String>, Failure> 
             parts.len() > root.len() && root.iter().zip(&parts).all(|(a, b)| *a == b.as_str())
         })
         .map_or(0, Iterator::count);
-    let parts = parts[inner..].to_vec();
+    parts.drain(..inner);
     if parts.is_empty() {
         return Err(Failure::invalid(
             doing,
