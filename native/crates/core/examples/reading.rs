@@ -12,7 +12,9 @@ use shoal_runtime::own::Own;
 use shoal_runtime::plan::{Input, Plan, RootSource};
 use shoal_runtime::sandbox;
 use shoal_runtime::sys::region;
+use shoal_runtime::usual::Usual;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// As the core's.
@@ -36,7 +38,15 @@ fn main() {
             "one call of {} bytes; us, median: in the caches, out of them",
             call.len()
         );
-        report("core", &|lap| core(&call, lap));
+        report("core, a call like no other", &|lap| core(&call, lap));
+        let usual = Usual::default();
+        let first = plan(
+            &mut serde_json::from_slice(&call).expect("a create call"),
+            None,
+        );
+        let (template, _) = sandbox::split(first.spec).expect("one for the pool");
+        usual.note(&call, &Arc::new(template), first.caps);
+        report("core", &|lap| usually(&usual, &call, lap));
         let create: Create = serde_json::from_slice(&call).expect("a create call");
         let (template, own) = own_part(create);
         println!("own part: {} bytes", own.len());
@@ -90,6 +100,18 @@ fn report(who: &str, part: &dyn Fn(Lap<'_>)) {
 fn median(of: &mut [f64]) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
+}
+
+/// The same of a call whose kind is known.
+fn usually(usual: &Usual, call: &[u8], lap: Lap<'_>) {
+    let head: Head = serde_json::from_slice(call).expect("a head");
+    lap("Head");
+    let read = usual.read(call, |create| Ok(plan(create, None)));
+    lap("what is not known read and planned");
+    let read = read.expect("a known kind");
+    let told = packed::pack(&Own::new(&read.create, read.own, read.caps));
+    lap("own part written");
+    black_box((head, told));
 }
 
 /// What the core does between the request and the words to monitor and init.

@@ -1,11 +1,90 @@
 //! From a create call to the plan of its container: what the core asks of a configuration beyond what any runtime does.
 
 use crate::monitor::is_checked;
+use crate::records;
 use shoal_protocol::calls::{Create, LogMode};
-use shoal_protocol::oci::ConsoleSize;
+use shoal_protocol::oci::{ConsoleSize, Spec};
 use shoal_protocol::{Failure, FailureCode};
+use shoal_runtime::caps::Masks;
+use shoal_runtime::namespaces::Namespaces;
 use shoal_runtime::plan::{Input, Plan, RootSource};
+use shoal_runtime::usual::{Usual, Usually};
 use shoal_runtime::{id, namespaces, within};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A create call that has been checked as a whole.
+pub struct Checked<'a> {
+    /// Without its configuration.
+    pub create: Create,
+    pub cgroup: String,
+    pub namespaces: Namespaces,
+    pub caps: Masks,
+    /// The call as it is kept: as it came, but with its group.
+    pub journal: Cow<'a, [u8]>,
+    pub config: Config,
+}
+
+/// The configuration of a call.
+pub enum Config {
+    /// `verbatim`: the journal is what it was read from.
+    Whole { spec: Box<Spec>, verbatim: bool },
+    /// As `sandbox::split` parts it. Without the names of capabilities.
+    Split { template: Arc<Spec>, own: Box<Spec> },
+}
+
+/// Reads and checks a create call (or run, by its `name`). One without a group gets its own in `cgroup_parent`.
+pub fn read<'a>(
+    name: &str,
+    call: &'a [u8],
+    cgroup_parent: &str,
+    usual: &Usual,
+) -> Result<Checked<'a>, Failure> {
+    let Some(read) = usual.read(call, plan) else {
+        return read_whole(name, call, cgroup_parent);
+    };
+    let Usually {
+        create,
+        cgroup,
+        namespaces,
+        caps,
+        template,
+        own,
+    } = read;
+    Ok(Checked {
+        create,
+        cgroup,
+        namespaces,
+        caps,
+        journal: Cow::Borrowed(call),
+        config: Config::Split {
+            template,
+            own: Box::new(own),
+        },
+    })
+}
+
+/// The same for a call that is like no other.
+fn read_whole<'a>(name: &str, call: &'a [u8], cgroup_parent: &str) -> Result<Checked<'a>, Failure> {
+    let mut create: Create = crate::serve::parse(name, call)?;
+    let mut journal = Cow::Borrowed(call);
+    if create.spec.linux.cgroups_path.is_empty() {
+        create.spec.linux.cgroups_path = format!("{cgroup_parent}/{}", create.container_id);
+        journal = records::encode(&create).into();
+    }
+    let plan = plan(&mut create)?;
+    Ok(Checked {
+        create,
+        cgroup: plan.cgroup,
+        namespaces: plan.namespaces,
+        caps: plan.caps,
+        config: Config::Whole {
+            spec: Box::new(plan.spec),
+            verbatim: matches!(journal, Cow::Borrowed(_)),
+        },
+        journal,
+    })
+}
 
 /// Checks and reads a create call, whose configuration is the plan's afterwards. Every refusal names field and value.
 pub fn plan(create: &mut Create) -> Result<Plan, Failure> {

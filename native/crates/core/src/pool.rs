@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Sandboxes kept ready when `--pool` says nothing: a burst of a scheduler on a small machine.
@@ -96,7 +96,7 @@ impl Sandbox {
 /// One sandbox to be made.
 #[derive(Debug, Clone)]
 pub struct Order {
-    pub template: Spec,
+    pub template: Arc<Spec>,
     pub root: Option<Root>,
     generation: u64,
 }
@@ -110,10 +110,10 @@ pub enum Work {
 
 #[derive(Default)]
 struct State {
-    template: Option<Spec>,
+    template: Option<Arc<Spec>>,
     /// Counts changes of the template, so that a sandbox of a former one is told apart.
     generation: u64,
-    other: Option<(Spec, u32)>,
+    other: Option<(Arc<Spec>, u32)>,
     ready: Vec<Sandbox>,
     /// Parked in roots that nobody asks for any more.
     unwanted: Vec<Sandbox>,
@@ -195,6 +195,10 @@ pub struct Pool {
     changed: Condvar,
 }
 
+fn is_same(one: &Arc<Spec>, other: &Arc<Spec>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 /// Somebody waits for a container: as long as this lives, making sandboxes has time.
 pub struct Busy<'a>(&'a Pool);
 
@@ -247,7 +251,7 @@ impl Pool {
     /// What no longer fits is given back in `left`, to be discarded by the caller.
     pub fn take(
         &self,
-        template: Spec,
+        template: Arc<Spec>,
         root: Option<&Root>,
         left: &mut Vec<Sandbox>,
     ) -> Option<Sandbox> {
@@ -255,7 +259,13 @@ impl Pool {
         if self.size == 0 || state.closed {
             return None;
         }
-        if state.template.as_ref() == Some(&template) {
+        if state
+            .template
+            .as_ref()
+            .is_some_and(|known| is_same(known, &template))
+        {
+            // The one that the next call will have, so that they need not be compared.
+            state.template = Some(template);
             state.other = None;
             state.failures = state.failures.min(FAILURES_MAX - 1);
             state.note_root(root);
@@ -273,7 +283,7 @@ impl Pool {
             return state.pick(root);
         }
         let seen = match state.other.take() {
-            Some((other, seen)) if other == template => seen + 1,
+            Some((other, seen)) if is_same(&other, &template) => seen + 1,
             _ => 1,
         };
         if state.template.is_some() && seen < CHANGES_AFTER {
@@ -312,7 +322,7 @@ impl Pool {
                 && let Some(template) = &state.template
             {
                 return Some(Work::Make(Box::new(Order {
-                    template: template.clone(),
+                    template: Arc::clone(template),
                     root: state.usual_root().cloned(),
                     generation: state.generation,
                 })));
@@ -371,11 +381,11 @@ mod tests {
     use super::*;
     use shoal_runtime::sys::socket;
 
-    fn template(name: &str) -> Spec {
-        Spec {
+    fn template(name: &str) -> Arc<Spec> {
+        Arc::new(Spec {
             hostname: name.to_owned(),
             ..Spec::default()
-        }
+        })
     }
 
     /// A sandbox and its monitor's end.

@@ -10,7 +10,7 @@ use crate::zygote::Zygote;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_net::{NetConfig, NetHandler};
-use shoal_protocol::calls::{self, ById, CallName, Create, Delete, Exec, Head, Hello, Kill};
+use shoal_protocol::calls::{self, ById, CallName, Delete, Exec, Head, Hello, Kill};
 use shoal_protocol::{Failure, FailureCode, VERSION, read_frame};
 use shoal_runtime::cgroup::{self, detect};
 use shoal_runtime::rlimits;
@@ -287,18 +287,10 @@ impl Server {
         let done = |()| json!({});
         match call {
             CallName::Hello | CallName::Shutdown => Ok(json!({})),
-            CallName::Create => {
-                let create: Create = parse("create", body)?;
-                containers
-                    .create(create, body)
-                    .map(|pid| json!({"pid": pid}))
-            }
-            CallName::Run => {
-                let create: Create = parse("run", body)?;
-                containers
-                    .run(create, body)
-                    .map(|(pid, started_at_ms)| json!({"pid": pid, "startedAtMs": started_at_ms}))
-            }
+            CallName::Create => containers.create(body).map(|pid| json!({"pid": pid})),
+            CallName::Run => containers
+                .run(body)
+                .map(|(pid, started_at_ms)| json!({"pid": pid, "startedAtMs": started_at_ms})),
             CallName::Start => containers
                 .start(&parse::<ById>("start", body)?.container_id)
                 .map(done),

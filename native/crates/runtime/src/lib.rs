@@ -35,6 +35,7 @@ pub mod sys;
 pub mod sysctl;
 pub mod user;
 pub mod userns;
+pub mod usual;
 pub mod within;
 
 pub use shoal_seccomp::Program as Filter;

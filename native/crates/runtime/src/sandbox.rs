@@ -31,20 +31,9 @@ const VOLUMES_MAX: usize = socket::MESSAGE_FDS_MAX - 5;
 /// A configuration in two: what a sandbox can be prepared with (its template), and what a container of that template has for its own.
 /// None when the configuration asks for anything that has to be known from the beginning: such a container is made cold.
 pub fn split(spec: Spec) -> Option<(Spec, Spec)> {
-    let labelled =
-        !spec.process.apparmor_profile.is_empty() || !spec.process.selinux_label.is_empty();
-    let own_cpus = spec
-        .linux
-        .resources
-        .cpu
-        .as_ref()
-        .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
-    if labelled || own_cpus || spec.process.terminal {
-        return None;
-    }
-    // Everything that is neither given later nor the template's, also what later versions of the types will have, stays in here.
     let mut rest = spec;
-    let (staged, own_mounts) = staged_mounts(std::mem::take(&mut rest.mounts))?;
+    let (staged, others) = staged_mounts(std::mem::take(&mut rest.mounts))?;
+    rest.mounts = others;
     let linux = &mut rest.linux;
     let template = Spec {
         mounts: staged,
@@ -60,14 +49,32 @@ pub fn split(spec: Spec) -> Option<(Spec, Spec)> {
         },
         ..Spec::default()
     };
-    // What is given later.
+    Some((template, own(rest)?))
+}
+
+/// What a container has for its own, of a configuration without what is the template's; None when it has more than that.
+pub fn own(spec: Spec) -> Option<Spec> {
+    let labelled =
+        !spec.process.apparmor_profile.is_empty() || !spec.process.selinux_label.is_empty();
+    let own_cpus = spec
+        .linux
+        .resources
+        .cpu
+        .as_ref()
+        .is_some_and(|cpu| cpu.cpus.is_some() || cpu.mems.is_some());
+    if labelled || own_cpus || spec.process.terminal || !are_own(&spec.mounts) {
+        return None;
+    }
+    // Everything that is not given later, also what later versions of the types will have, stays in here.
+    let mut rest = spec;
+    let linux = &mut rest.linux;
     let own = Spec {
         oci_version: std::mem::take(&mut rest.oci_version),
         process: std::mem::take(&mut rest.process),
         root: std::mem::take(&mut rest.root),
         hostname: std::mem::take(&mut rest.hostname),
         domainname: std::mem::take(&mut rest.domainname),
-        mounts: own_mounts,
+        mounts: std::mem::take(&mut rest.mounts),
         linux: Linux {
             resources: Resources {
                 memory: linux.resources.memory.take(),
@@ -84,7 +91,7 @@ pub fn split(spec: Spec) -> Option<(Spec, Spec)> {
     };
     // Nothing that is done here depends on them.
     rest.annotations.clear();
-    (rest == Spec::default()).then_some((template, own))
+    (rest == Spec::default()).then_some(own)
 }
 
 /// The configuration of a container whose own part came by itself: with the namespaces of its template, which both were checked with.
@@ -100,33 +107,42 @@ pub fn complete(own: Spec, template: &Spec) -> Spec {
 
 /// The mounts of the staged trees and the others, both in order; None when they cannot be told apart.
 fn staged_mounts(mounts: Vec<Mount>) -> Option<(Vec<Mount>, Vec<Mount>)> {
-    let (mut staged, mut others, mut trees, mut volumes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut staged, mut others, mut trees) = (Vec::new(), Vec::new(), Vec::new());
     for mount in mounts {
-        let bind = mount.kind == "bind"
-            || mount
-                .options
-                .iter()
-                .any(|option| matches!(option.as_str(), "bind" | "rbind"));
-        let remount = mount.options.iter().any(|option| option == "remount");
-        if remount || mount.destination.contains("..") {
+        let Some((name, whole)) = first(&mount.destination) else {
+            others.push(mount);
+            continue;
+        };
+        let climbs = mount.destination.contains("..");
+        let early = !whole && !trees.contains(&name);
+        if climbs || early || is_bind(&mount) || is_remount(&mount) {
             return None;
         }
-        match first(&mount.destination) {
-            Some((name, whole)) => {
-                if bind || (!whole && !trees.contains(&name)) {
-                    return None;
-                }
-                trees.push(name);
-                staged.push(mount);
-            }
-            None if mount.kind.starts_with("cgroup") => return None,
-            None => {
-                volumes += usize::from(bind);
-                others.push(mount);
-            }
-        }
+        trees.push(name);
+        staged.push(mount);
     }
-    (volumes <= VOLUMES_MAX && trees.len() >= STAGED.len()).then_some((staged, others))
+    (trees.len() >= STAGED.len()).then_some((staged, others))
+}
+
+/// Whether these mounts can be made when the trees have been moved into the root.
+fn are_own(mounts: &[Mount]) -> bool {
+    let later = |mount: &Mount| {
+        !is_remount(mount)
+            && !mount.destination.contains("..")
+            && !mount.kind.starts_with("cgroup")
+            && first(&mount.destination).is_none()
+    };
+    let volumes = mounts.iter().filter(|mount| is_bind(mount)).count();
+    volumes <= VOLUMES_MAX && mounts.iter().all(later)
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    let is = |option: &String| matches!(option.as_str(), "bind" | "rbind");
+    mount.kind == "bind" || mount.options.iter().any(is)
+}
+
+fn is_remount(mount: &Mount) -> bool {
+    mount.options.iter().any(|option| option == "remount")
 }
 
 /// The staged tree that a path is in, and whether it is its top.

@@ -2,12 +2,12 @@
 
 use super::{ANSWER_TIMEOUT_MS, Containers, Entry, Phase, hear};
 use crate::monitor::is_checked;
+use crate::planning::{self, Checked, Config};
 use crate::pool::Sandbox;
 use crate::records::{self, Message};
 use crate::watcher::Token;
 use crate::zygote::Task;
 use shoal_protocol::calls::{Create, Health, HealthStatus, Rootfs, Status};
-use shoal_protocol::oci::Spec;
 use shoal_protocol::packed::Packed;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::caps::Masks;
@@ -16,7 +16,6 @@ use shoal_runtime::own::Own;
 use shoal_runtime::plan::RootSource;
 use shoal_runtime::sys::{Kernel, affinity, file, mount, process, socket};
 use shoal_runtime::{cgroup, root};
-use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -67,19 +66,21 @@ struct Made {
 }
 
 impl Containers {
-    /// Makes a container up to the parked init; gives its pid. `call` is what `create` was read from.
-    pub fn create(&self, create: Create, call: &[u8]) -> Result<i32, Failure> {
-        let id = create.container_id.clone();
-        let made = self.bring_about(create, call, false)?;
+    /// Makes a container up to the parked init; gives its pid.
+    pub fn create(&self, call: &[u8]) -> Result<i32, Failure> {
+        let checked = planning::read("create", call, &self.cgroup_parent, &self.usual)?;
+        let id = checked.create.container_id.clone();
+        let made = self.bring_about(checked, false)?;
         self.listen_to(&id, made.token, made.control)?;
         Ok(made.pid)
     }
 
     /// Makes a container and starts it; gives its pid and when it was started. When it cannot be started nothing of it is left, though
-    /// its end may have been told. `call` is what `create` was read from.
-    pub fn run(&self, create: Create, call: &[u8]) -> Result<(i32, u64), Failure> {
-        let id = create.container_id.clone();
-        let made = self.bring_about(create, call, true)?;
+    /// its end may have been told.
+    pub fn run(&self, call: &[u8]) -> Result<(i32, u64), Failure> {
+        let checked = planning::read("run", call, &self.cgroup_parent, &self.usual)?;
+        let id = checked.create.container_id.clone();
+        let made = self.bring_about(checked, true)?;
         let runs = |exec| await_exec(exec, &made.control);
         let started = match made.started_at_ms {
             Some(at) => Ok(at),
@@ -144,28 +145,22 @@ impl Containers {
     }
 
     /// Makes a container and notes it; its monitor has been told to start it, or not.
-    fn bring_about(&self, mut create: Create, call: &[u8], start: bool) -> Result<Made, Failure> {
-        let mut journal = Cow::Borrowed(call);
-        if create.spec.linux.cgroups_path.is_empty() {
-            create.spec.linux.cgroups_path =
-                format!("{}/{}", self.cgroup_parent, create.container_id);
-            journal = records::encode(&create).into();
-        }
-        let plan = crate::planning::plan(&mut create)?;
+    fn bring_about(&self, checked: Checked<'_>, start: bool) -> Result<Made, Failure> {
+        let create = &checked.create;
         let job = Job {
-            create: &create,
-            cgroup: &plan.cgroup,
-            namespaces: &plan.namespaces,
-            caps: plan.caps,
-            journal: &journal,
+            create,
+            cgroup: &checked.cgroup,
+            namespaces: &checked.namespaces,
+            caps: checked.caps,
+            journal: &checked.journal,
             start,
         };
-        let mut spec = Some(plan.spec);
+        let mut config = Some(checked.config);
         let id = create.container_id.clone();
-        self.reserve(&id, &create, job.cgroup)?;
+        self.reserve(&id, create, job.cgroup)?;
         let mut attempt = 1;
         let made = loop {
-            match self.make(&job, spec.take()) {
+            match self.make(&job, config.take()) {
                 Err(Broken::Vanished) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
                 Err(Broken::Vanished) => {
                     break Err(Failure::new(
@@ -249,8 +244,8 @@ impl Containers {
         Ok(())
     }
 
-    /// One attempt. Without `spec` it is made cold: whatever killed the first may have killed all that was parked.
-    fn make(&self, job: &Job<'_>, spec: Option<Spec>) -> Result<Ready, Broken> {
+    /// One attempt. Without `config` it is made cold: whatever killed the first may have killed all that was parked.
+    fn make(&self, job: &Job<'_>, config: Option<Config>) -> Result<Ready, Broken> {
         let Job { create, start, .. } = *job;
         let id = &create.container_id;
         let doing = |error: std::io::Error| {
@@ -259,7 +254,7 @@ impl Containers {
         self.clear_stale_root(Path::new(&create.rootfs.directory))
             .map_err(doing)?;
         let path = self.store.creating(id);
-        let outcome = match spec.and_then(|spec| self.unpark(job, spec)) {
+        let outcome = match config.and_then(|config| self.unpark(job, config)) {
             Some((sandbox, own)) => go_on(sandbox, &own, start),
             None => self.attempt(job),
         };

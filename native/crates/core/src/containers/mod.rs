@@ -73,6 +73,7 @@ pub struct Containers {
     /// One thread that packs rotated logs.
     packing: Lane,
     net: OnceLock<NetHandler>,
+    usual: shoal_runtime::usual::Usual,
     table: Mutex<HashMap<String, Entry>>,
     changed: Condvar,
 }
@@ -104,6 +105,7 @@ impl Containers {
             reaper,
             packing: Lane::new("packing", 1, PACKINGS_MAX),
             net: OnceLock::new(),
+            usual: shoal_runtime::usual::Usual::default(),
             table: Mutex::new(HashMap::new()),
             changed: Condvar::new(),
         }))

@@ -2,10 +2,10 @@
 
 use super::creation::Job;
 use super::{Containers, complain, hear};
+use crate::planning::Config;
 use crate::pool::{Order, Root, Sandbox, Warm, Work};
 use crate::records::Message;
 use crate::zygote::Task;
-use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
 use shoal_runtime::own::Own;
 use shoal_runtime::sandbox;
@@ -127,13 +127,24 @@ impl Containers {
 
     /// A sandbox for this creation, with its directories named and journaled as the creation's, and what its monitor is to be told; None
     /// when it has to be made cold.
-    pub(super) fn unpark(&self, job: &Job<'_>, spec: Spec) -> Option<(Sandbox, Own)> {
+    pub(super) fn unpark(&self, job: &Job<'_>, config: Config) -> Option<(Sandbox, Own)> {
         let create = job.create;
         let parent = Path::new(job.cgroup).parent();
         if !self.pool.is_on() || parent != Some(Path::new(&self.cgroup_parent)) {
             return None;
         }
-        let (template, own) = sandbox::split(spec)?;
+        let (template, own) = match config {
+            Config::Split { template, own } => (template, *own),
+            Config::Whole { spec, verbatim } => {
+                let (template, own) = sandbox::split(*spec)?;
+                let template = Arc::new(template);
+                // A health check is run with the names of capabilities, which are not noted.
+                if verbatim && create.health.is_none() {
+                    self.usual.note(job.journal, &template, job.caps);
+                }
+                (template, own)
+            }
+        };
         let root = Root::of(&create.rootfs);
         let mut left = Vec::new();
         let taken = self.pool.take(template, root.as_ref(), &mut left);
