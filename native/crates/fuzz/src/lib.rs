@@ -11,6 +11,7 @@ mod packed;
 mod paths;
 mod seccomp;
 mod tar;
+mod usual;
 
 use shoal_protocol::Failure;
 
@@ -18,10 +19,11 @@ use shoal_protocol::Failure;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its directory in native/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("config_json", config::config_json),
     ("process_json", config::process_json),
     ("packed", packed::packed),
+    ("usual_calls", usual::usual_calls),
     ("frames", frames::frames),
     ("seccomp_json", seccomp::seccomp_json),
     ("seccomp_rules", seccomp::seccomp_rules),
