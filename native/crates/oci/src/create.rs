@@ -15,7 +15,7 @@ use shoal_protocol::oci::{Process, Seccomp, Status};
 use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{self, Access, Driver};
 use shoal_runtime::launch::{self, Options, Park, Parked};
-use shoal_runtime::plan::{Input, Plan, RootSource};
+use shoal_runtime::plan::{self, Input, Plan, RootSource};
 use shoal_runtime::streams::Stdio;
 use shoal_runtime::sys::{process, socket};
 use shoal_seccomp::Program;
@@ -102,12 +102,13 @@ pub fn make(context: &Context<'_>, request: &Request) -> Result<Made, Stop> {
     if context.cgroups_disabled {
         driver.inner = None;
     }
-    let plan = Plan::new(Input {
+    let mut plan = Plan::new(Input {
         container_id: request.id.clone(),
         spec: std::mem::take(&mut bundle.spec),
         root: RootSource::Directory(bundle.rootfs.clone()),
         cgroup: group,
     })?;
+    plan.keep_groups = plan::keeps_groups(&plan.spec);
     let resctrl = context.resctrl(&request.id, plan.spec.linux.intel_rdt.as_ref())?;
     for warning in plan.warnings() {
         context.log.warning(&warning);

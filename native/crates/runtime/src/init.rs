@@ -115,14 +115,12 @@ fn enter_and_clone(orders: &Orders<'_>) -> Result<process::Side<i32>, Failure> {
         doing("making a time namespace", process::unshare(NEWTIME))?;
         userns::set_time_offsets(&orders.plan.spec.linux.time_offsets)?;
     }
-    doing(
-        "cloning init",
-        process::clone(&process::Clone {
-            namespaces: new,
-            cgroup: orders.cgroup.as_ref().map(AsFd::as_fd),
-            sibling: true,
-        }),
-    )
+    process::clone(&process::Clone {
+        namespaces: new,
+        cgroup: orders.cgroup.as_ref().map(AsFd::as_fd),
+        sibling: true,
+    })
+    .map_err(|error| userns::cloning_failed(kinds, &error))
 }
 
 /// Joins the wanted kinds. The host's privilege may be needed for some, that of a joined user namespace for others.
@@ -422,6 +420,7 @@ pub(crate) fn start(
         labels: orders.labels,
         keyring: orders.new_keyring.then_some(&plan.container_id),
         memory_policy: spec.linux.memory_policy.as_ref(),
+        keep_groups: plan.keep_groups,
     };
     let ready = match program::prepare(&program) {
         Ok(ready) => ready,

@@ -41,6 +41,8 @@ pub struct Join<'a> {
     /// The container's state, for the agent of a filter that notifies.
     pub state: Option<&'a oci::State>,
     pub no_new_keyring: bool,
+    /// Further groups are the caller's (`plan::KEEP_GROUPS`).
+    pub keep_groups: bool,
 }
 
 /// A process on its way to its program.
@@ -365,6 +367,7 @@ fn become_program(orders: &Orders<'_>) -> Unstartable {
         labels: &orders.labels,
         keyring: (!join.no_new_keyring).then_some(join.container_id),
         memory_policy: join.spec.linux.memory_policy.as_ref(),
+        keep_groups: join.keep_groups,
     };
     program::become_program(&program, None)
 }

@@ -307,14 +307,12 @@ fn open_joins(plan: &Plan) -> Result<Vec<Opened>, Failure> {
 fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Result<i32, Failure> {
     let kinds = &orders.plan.namespaces;
     let between = kinds.need_two_steps();
-    let side = doing(
-        "cloning init",
-        process::clone(&process::Clone {
-            namespaces: if between { 0 } else { orders.cloned },
-            cgroup: orders.cgroup.as_ref().map(AsFd::as_fd).filter(|_| !between),
-            sibling: false,
-        }),
-    )?;
+    let side = process::clone(&process::Clone {
+        namespaces: if between { 0 } else { orders.cloned },
+        cgroup: orders.cgroup.as_ref().map(AsFd::as_fd).filter(|_| !between),
+        sibling: false,
+    })
+    .map_err(|error| userns::cloning_failed(kinds, &error))?;
     let first = match side {
         process::Side::Parent(pid) => {
             // Its maker goes on with the groups.

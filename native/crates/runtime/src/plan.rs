@@ -11,6 +11,16 @@ use shoal_protocol::oci::{self, Spec};
 /// Longest host name and domain name the kernel takes.
 pub const HOSTNAME_BYTES_MAX: usize = 64;
 
+/// crun's annotation by which the program keeps its caller's further groups: `1`.
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// Whether a configuration asks for its caller's groups.
+pub fn keeps_groups(spec: &Spec) -> bool {
+    spec.annotations
+        .get(KEEP_GROUPS)
+        .is_some_and(|value| value == "1")
+}
+
 /// What a plan is made of.
 #[derive(Debug, Clone)]
 pub struct Input {
@@ -32,6 +42,8 @@ pub struct Plan {
     pub cgroup: String,
     pub caps: Masks,
     pub namespaces: Namespaces,
+    /// Further groups are the caller's (`KEEP_GROUPS`). Only for a caller whose groups the container's owner has anyway: never set here.
+    pub keep_groups: bool,
 }
 
 impl Plan {
@@ -64,6 +76,7 @@ impl Plan {
             namespaces,
             files,
             cgroup,
+            keep_groups: false,
             spec,
         })
     }

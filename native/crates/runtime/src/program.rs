@@ -37,6 +37,8 @@ pub(crate) struct Program<'a> {
     /// The name of the session keyring; None to keep the maker's.
     pub keyring: Option<&'a str>,
     pub memory_policy: Option<&'a oci::MemoryPolicy>,
+    /// Further groups are those of its maker, and not the configuration's.
+    pub keep_groups: bool,
 }
 
 fn doing<T>(what: &str, result: io::Result<T>) -> Result<T, Failure> {
@@ -159,9 +161,10 @@ fn assume(program: &Program<'_>) -> Result<(), Failure> {
         "dropping the bounding set",
         caps::drop_bounding(&program.caps),
     )?;
+    let groups = (!program.keep_groups).then_some(&user.additional_gids[..]);
     doing(
         &format!("becoming user {}:{}", user.uid, user.gid),
-        process::set_identity(user.uid, user.gid, &user.additional_gids),
+        process::set_identity(user.uid, user.gid, groups),
     )?;
     if !entered {
         doing(&entering, process::change_dir(cwd))?;

@@ -1,5 +1,6 @@
 //! User namespaces: mappings written by the maker, becoming root inside, namespaces that only carry a mapping; and clock offsets.
 
+use crate::namespaces::Namespaces;
 use crate::sys::{file, process, socket};
 use shoal_protocol::oci::{IdMapping, TimeOffset, User};
 use shoal_protocol::{Failure, FailureCode};
@@ -92,6 +93,9 @@ fn write_map(pid: i32, kind: &str, helper: &str, mappings: &[IdMapping]) -> Resu
         Ok(output) => String::from_utf8_lossy(&output.stderr)
             .trim()
             .replace('\n', "; "),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            "it is not installed, and without it a caller who is not root maps nothing but its own id, with size 1".to_owned()
+        }
         Err(error) => error.to_string(),
     };
     if kind == "gid" && mappings.len() == 1 && mappings[0].size == 1 {
@@ -105,6 +109,28 @@ fn write_map(pid: i32, kind: &str, helper: &str, mappings: &[IdMapping]) -> Resu
         doing,
         format!("{refused}; {helper} said: {words}"),
     ))
+}
+
+/// Why a process could not be cloned into its namespaces (user_namespaces(7), clone(2)).
+pub(crate) fn cloning_failed(kinds: &Namespaces, error: &io::Error) -> Failure {
+    let mut failure = Failure::io("cloning init", error);
+    match (kinds.has(libc::CLONE_NEWUSER), error.raw_os_error()) {
+        (false, Some(libc::EPERM)) if process::effective_uid() != 0 => {
+            "reading linux.namespaces".clone_into(&mut failure.doing);
+            failure.message = format!(
+                "rootless container requires user namespaces: add {{\"type\":\"user\"}}, linux.uidMappings and linux.gidMappings ({error})"
+            );
+        }
+        (true, Some(libc::EPERM | libc::ENOSPC | libc::EUSERS)) => {
+            // Not a disk that is full.
+            failure.code = FailureCode::System;
+            failure.message = format!(
+                "the machine allows no user namespace, which linux.namespaces asks for; look at the sysctls user.max_user_namespaces and kernel.unprivileged_userns_clone ({error})"
+            );
+        }
+        _ => {}
+    }
+    failure
 }
 
 /// Becomes root of the user namespace that this process is in, or the process's own user where root is not mapped.

@@ -287,6 +287,7 @@ impl Monitor {
             // Nobody here listens for what a filter notifies.
             state: None,
             no_new_keyring: false,
+            keep_groups: false,
         })?;
         self.execs.running.push(Running {
             purpose,

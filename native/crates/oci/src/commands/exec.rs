@@ -17,7 +17,7 @@ use shoal_runtime::cgroup::detect::Layout;
 use shoal_runtime::cgroup::{Access, Below};
 use shoal_runtime::join::{self, Join};
 use shoal_runtime::sys::{file, process};
-use shoal_runtime::{attributes, caps, user};
+use shoal_runtime::{attributes, caps, plan, user};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,7 @@ fn exec(context: &Context<'_>, parsed: &Parsed) -> Result<u8, Stop> {
         container_id: &container.record.id,
         state: Some(&container.record.state(Status::Running)),
         no_new_keyring: false,
+        keep_groups: plan::keeps_groups(&spec),
     })
     .map_err(super::start::unstartable)?;
     context.log.debug(|| {

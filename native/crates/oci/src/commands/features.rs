@@ -7,7 +7,7 @@ use shoal_protocol::oci::{
     CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
     MountExtensions, SeccompFeatures, VERSION, VERSION_MIN,
 };
-use shoal_runtime::{attributes, mount_options, namespaces};
+use shoal_runtime::{attributes, mount_options, namespaces, plan};
 use shoal_seccomp::words as seccomp;
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn features() -> Features {
                 "false".to_owned(),
             ),
         ]),
-        ..Features::default()
+        potentially_unsafe_config_annotations: vec![plan::KEEP_GROUPS.to_owned()],
     }
 }
 

@@ -1,5 +1,7 @@
 //! The files of a container, from its own mount namespace to the pivot: planned as a whole, then built in the order that runtimes agree on.
 
+mod bare;
+
 use crate::labels::Modules;
 use crate::mounts::{self, Mounter, Owners, PlannedMount, Surroundings};
 use crate::sandbox::STAGED;
@@ -10,7 +12,6 @@ use shoal_protocol::calls::Rootfs;
 use shoal_protocol::oci::Spec;
 use shoal_protocol::{Failure, FailureCode};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -511,19 +512,8 @@ impl<'a> Filesystem<'a> {
     fn move_over(&self) -> Result<(), Failure> {
         let act = || -> io::Result<()> {
             let host = self.calls.open("/", libc::O_PATH | libc::O_DIRECTORY)?;
-            // Under the moved root the host's would still be in the namespace, whole: with them the kernel lets a user namespace
-            // mount a procfs of its own, without our masks (mount_too_revealing).
-            let table = std::fs::read_to_string("/proc/self/mountinfo")?;
             let place = std::fs::canonicalize(root::place(&self.plan.source))?;
-            for point in bare(&table, &place).iter().rev() {
-                match self.calls.unmount(point, libc::MNT_DETACH) {
-                    // It went with the one that it was mounted on.
-                    Err(error)
-                        if crate::sys::is(&error, libc::EINVAL)
-                            || crate::sys::is(&error, libc::ENOENT) => {}
-                    other => other?,
-                }
-            }
+            bare::unmount(self.calls, &place, self.plan.host_propagation() == 0)?;
             self.calls.attach(self.root.as_fd(), host.as_fd())?;
             self.calls.change_root_here()?;
             self.calls.change_dir_to_root()
@@ -543,21 +533,6 @@ fn staged_top(planned: &PlannedMount) -> Option<&str> {
         return None;
     };
     is_staged(planned).then_some(name)
-}
-
-/// Where procfs and sysfs are mounted outside the container's root, by a mountinfo.
-fn bare(table: &str, root: &std::path::Path) -> Vec<CString> {
-    use std::os::unix::ffi::OsStrExt;
-    table
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let kind = right.split(' ').next()?;
-            let point = crate::cgroup::detect::unescape(left.split(' ').nth(4)?);
-            let wanted = matches!(kind, "proc" | "sysfs") && !point.starts_with(root);
-            wanted.then(|| CString::new(point.as_os_str().as_bytes()).ok())?
-        })
-        .collect()
 }
 
 /// Makes the sources of binds that are relative to the bundle absolute, as runtime-spec has them ("Mounts", `source`).

@@ -585,16 +585,3 @@ fn data_of_a_bind_is_ignored_with_a_warning() {
     let fake = Recording::new(&[("/dev", DIR), ("host:/x", DIR)]);
     position(&built(&fake, spec), "attach copy(host:/x) to /v");
 }
-
-#[test]
-fn without_a_pivot_no_bare_procfs_stays_in_the_namespace() {
-    let table = "22 27 0:21 / /proc rw - proc proc rw\n23 27 0:22 / /sys rw - sysfs sysfs rw\n\
-                 24 27 0:6 / /dev rw - devtmpfs devtmpfs rw\n45 44 0:39 / /tmp/a\\040b/proc rw - proc proc rw\n\
-                 46 44 0:39 / /r/proc rw - proc proc rw\n";
-    let found = bare(table, std::path::Path::new("/r"));
-    let found: Vec<&str> = found
-        .iter()
-        .filter_map(|point| point.to_str().ok())
-        .collect();
-    assert_eq!(found, ["/proc", "/sys", "/tmp/a b/proc"]);
-}

@@ -71,16 +71,46 @@ pub fn open_at2(dir: BorrowedFd<'_>, path: &str, flags: i32, resolve: u64) -> io
             )
         })
     };
+    ask_again(open)
+}
+
+/// Opens until the kernel knows: when something was renamed or mounted anywhere on the machine while `..` was resolved, openat2(2) wants to
+/// be asked again.
+fn ask_again<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 1;
     loop {
         match open() {
-            // Something was renamed or mounted anywhere on the machine while `..` was resolved: openat2(2) wants to be asked again.
             Err(error)
                 if error.raw_os_error() == Some(libc::EAGAIN) && tries < RESOLVE_TRIES_MAX =>
             {
                 tries += 1;
             }
             opened => return opened,
+        }
+    }
+}
+
+/// The id of the mount that an open file was found on, as mountinfo has it (statx(2), Linux 5.8).
+pub fn mount_id(of: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: statx is plain data for which all zeroes is valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (fd, what) = (of.as_raw_fd(), libc::STATX_MNT_ID);
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: path and buffer live over the call.
+    let told = unsafe { libc::statx(fd, c"".as_ptr(), flags, what, &raw mut found) };
+    check(told.into())?;
+    Ok(found.stx_mnt_id)
+}
+
+/// All that a file of /proc holds now, read through a descriptor that was opened earlier.
+pub fn read_again(of: BorrowedFd<'_>) -> io::Result<String> {
+    let (mut bytes, mut piece) = (Vec::new(), [0u8; 16 * 1024]);
+    // SAFETY: no pointers.
+    check(unsafe { libc::lseek(of.as_raw_fd(), 0, libc::SEEK_SET) })?;
+    loop {
+        match read(of, &mut piece)? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            length => bytes.extend_from_slice(&piece[..length]),
         }
     }
 }
@@ -436,4 +466,57 @@ pub fn proc_path(fd: impl AsFd) -> String {
 pub fn duplicate_above(fd: BorrowedFd<'_>, least: i32) -> io::Result<OwnedFd> {
     // SAFETY: the command takes a number and gives a new descriptor.
     new_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::recording::Recording;
+    use crate::sys::{Calls, is};
+
+    /// A fake kernel that does not know where `..` leads for so many times.
+    fn opened_after(refusals: u32) -> (io::Result<()>, u32) {
+        let mut asked = 0;
+        let outcome = ask_again(|| {
+            asked += 1;
+            let mut fake = Recording::new(&[]);
+            if asked <= refusals {
+                fake.refuse.push(("mkdir", libc::EAGAIN));
+            }
+            let root = Calls::open(&fake, "/r", libc::O_PATH)?;
+            fake.make_dir_at(root.as_fd(), "x", 0o755)
+        });
+        (outcome, asked)
+    }
+
+    #[test]
+    fn a_path_is_asked_for_again_when_the_kernel_could_not_say_and_not_for_ever() {
+        let (outcome, asked) = opened_after(0);
+        assert!(outcome.is_ok() && asked == 1);
+        let (outcome, asked) = opened_after(RESOLVE_TRIES_MAX - 1);
+        assert!(outcome.is_ok() && asked == RESOLVE_TRIES_MAX, "{outcome:?}");
+        let (outcome, asked) = opened_after(u32::MAX);
+        assert!(outcome.is_err_and(|error| is(&error, libc::EAGAIN)));
+        assert_eq!(asked, RESOLVE_TRIES_MAX);
+        let other =
+            ask_again(|| -> io::Result<()> { Err(io::Error::from_raw_os_error(libc::ELOOP)) });
+        assert!(other.is_err_and(|error| is(&error, libc::ELOOP)));
+    }
+
+    #[test]
+    fn a_file_of_proc_is_read_again_from_its_start() {
+        let table = open("/proc/self/mountinfo", libc::O_RDONLY).expect("mountinfo");
+        let first = read_again(table.as_fd()).expect("read");
+        assert!(first.contains(" / ") && !first.is_empty());
+        assert!(!read_again(table.as_fd()).expect("again").is_empty());
+        let proc = open("/proc", libc::O_PATH).expect("/proc");
+        let id = mount_id(proc.as_fd()).expect("an id").to_string();
+        let line = first
+            .lines()
+            .find(|line| line.split(' ').next() == Some(&id));
+        assert!(
+            line.is_some_and(|line| line.contains(" /proc ")),
+            "{id}: {first}"
+        );
+    }
 }

@@ -425,13 +425,15 @@ pub fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
     check(unsafe { libc::setresuid(uid, uid, uid) }.into()).map(drop)
 }
 
-/// setgroups(2), setresgid(2), setresuid(2), for this (only) thread. Permitted capabilities are held over the change.
-pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: pointer and length are of the same slice.
-    match check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }.into()) {
-        // A user namespace may forbid to drop groups (user_namespaces(7)): then there are none to give either.
-        Err(error) if groups.is_empty() && super::is(&error, libc::EPERM) => {}
-        other => drop(other?),
+/// setgroups(2) (not with None), setresgid(2), setresuid(2), for this (only) thread. Permitted capabilities are held over the change.
+pub fn set_identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: pointer and length are of the same slice.
+        match check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }.into()) {
+            // A user namespace may forbid to drop groups (user_namespaces(7)): then there are none to give either.
+            Err(error) if groups.is_empty() && super::is(&error, libc::EPERM) => {}
+            other => drop(other?),
+        }
     }
     // SAFETY: no pointers.
     check(unsafe { libc::setresgid(gid, gid, gid) }.into())?;

@@ -55,6 +55,7 @@ fn looked_into() {
         seccomp: Some(&filter),
         state: None,
         no_new_keyring: false,
+        keep_groups: false,
     })
     .expect("on its way");
     let _ends = Ends(joined.pid);

@@ -272,6 +272,7 @@ impl Container<'_> {
             seccomp: None,
             state: None,
             no_new_keyring: false,
+            keep_groups: false,
         })
     }
 }
