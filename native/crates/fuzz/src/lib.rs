@@ -4,6 +4,7 @@
 
 mod compression;
 mod config;
+mod fill;
 mod frames;
 mod identity;
 mod logs;
@@ -19,11 +20,12 @@ use shoal_protocol::Failure;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its directory in native/fuzz/corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("config_json", config::config_json),
     ("process_json", config::process_json),
     ("packed", packed::packed),
     ("usual_calls", usual::usual_calls),
+    ("fill", fill::fill),
     ("frames", frames::frames),
     ("seccomp_json", seccomp::seccomp_json),
     ("seccomp_rules", seccomp::seccomp_rules),

@@ -199,10 +199,14 @@ impl Fill {
 
     /// None for anything that `bytes` does not make.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let ([FILL, root, stdin, exec, filtered], rest) = bytes.split_first_chunk::<5>()? else {
+        let ([FILL, has @ ..], rest) = bytes.split_first_chunk::<5>()? else {
             return None;
         };
-        let seccomp = if *filtered == 1 {
+        if has.iter().any(|flag| *flag > 1) {
+            return None;
+        }
+        let [root, stdin, exec, filtered] = has.map(|flag| flag == 1);
+        let seccomp = if filtered {
             let (flags, steps) = rest.split_first_chunk::<4>()?;
             let step = |at: &[u8; 8]| libc::sock_filter {
                 code: u16::from_ne_bytes([at[0], at[1]]),
@@ -218,16 +222,30 @@ impl Fill {
                 flags: u32::from_ne_bytes(*flags),
                 instructions: steps.iter().map(step).collect(),
             })
-        } else {
+        } else if rest.is_empty() {
             None
+        } else {
+            return None;
         };
         Some(Self {
-            root: *root == 1,
-            stdin: *stdin == 1,
-            exec: *exec == 1,
+            root,
+            stdin,
+            exec,
             seccomp,
         })
     }
+}
+
+/// Reads the message that fills a sandbox and writes what was read; None where it is refused. For the fuzzer: nothing that is taken may
+/// be written otherwise.
+pub fn refilled(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Fill {
+        root,
+        stdin,
+        exec,
+        seccomp,
+    } = Fill::read(bytes)?;
+    Some(Fill::bytes(root, stdin, exec, seccomp.as_ref()))
 }
 
 /// A parked first process that waits for its container.
