@@ -25,8 +25,8 @@ struct Mount {
 /// Takes every procfs and sysfs away that is not in the container's root, `place` of the host. With `peers` the host would see it: its
 /// mounts are made to listen only, before.
 pub(super) fn unmount(calls: &dyn Calls, place: &Path, peers: bool) -> io::Result<()> {
-    // /proc itself is among what goes.
-    let table = file::open("/proc/self/mountinfo", libc::O_RDONLY)?;
+    // /proc itself is among what goes. A thread may have a namespace of its own.
+    let table = file::open("/proc/thread-self/mountinfo", libc::O_RDONLY)?;
     let read = || file::read_again(table.as_fd()).map(|text| parse(&text));
     if peers {
         for mount in read()?
