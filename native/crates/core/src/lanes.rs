@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What a thread of a lane does.
+pub type Job = Box<dyn FnOnce() + Send>;
 
 /// A queue of at most `waiting_max` jobs and at most `threads_max` threads, started when they are needed.
 pub struct Lane {
@@ -42,13 +43,18 @@ impl Lane {
 
     /// Queues a job; false when the lane is full (or no thread can be had), and the job will not run.
     pub fn push(&self, job: Job) -> bool {
+        self.push_made(job, |job| job).is_none()
+    }
+
+    /// Queues the job that `make` makes of `of`, which is given back when the lane is full or no thread can be had.
+    pub fn push_made<T>(&self, of: T, make: impl FnOnce(T) -> Job) -> Option<T> {
         let mut state = self
             .shared
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if state.jobs.len() >= self.waiting_max {
-            return false;
+            return Some(of);
         }
         if state.idle <= state.jobs.len() && state.threads < self.threads_max {
             let shared = Arc::clone(&self.shared);
@@ -57,15 +63,15 @@ impl Lane {
                 .spawn(move || shared.run())
             {
                 Ok(_) => state.threads += 1,
-                Err(_) if state.threads == 0 => return false,
+                Err(_) if state.threads == 0 => return Some(of),
                 // The threads there are will come to it.
                 Err(_) => {}
             }
         }
-        state.jobs.push_back(job);
+        state.jobs.push_back(make(of));
         drop(state);
         self.shared.work.notify_one();
-        true
+        None
     }
 }
 

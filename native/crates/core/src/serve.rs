@@ -2,7 +2,7 @@
 
 use crate::containers::Containers;
 use crate::hub::Peer;
-use crate::lanes::Lane;
+use crate::lanes::{Job, Lane};
 use crate::pool::Pool;
 use crate::store::Store;
 use crate::streaming;
@@ -28,6 +28,8 @@ const CONNECTIONS_MAX: usize = 512;
 /// Containers are made and ended by at most this many threads at once, with as many more calls waiting.
 const CONTAINER_THREADS_MAX: usize = 32;
 const CONTAINER_CALLS_MAX: usize = 4096;
+/// Besides these, so many are made by the threads that have read the calls.
+const AT_ONCE_MAX: usize = 16;
 /// Network calls keep their order: one thread.
 const NETWORK_CALLS_MAX: usize = 4096;
 /// Each has threads for its stages; more at once than there are cores would only take memory.
@@ -85,26 +87,18 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         container_lane: Lane::new("container", CONTAINER_THREADS_MAX, CONTAINER_CALLS_MAX),
         network_lane: Lane::new("network", 1, NETWORK_CALLS_MAX),
         unpack_lane: Lane::new("unpack", unpack_threads(), UNPACK_CALLS_MAX),
+        conversations: Lane::new("connection", CONNECTIONS_MAX + AT_ONCE_MAX, CONNECTIONS_MAX),
         connections: AtomicUsize::new(0),
+        at_once: AtomicUsize::new(0),
     });
     loop {
         let (stream, _) = listener
             .accept()
             .map_err(|error| doing("accepting a connection", error))?;
-        if server.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            // Closing tells the client; it may try again.
-            server.connections.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let this = Arc::clone(&server);
-        let spawned = std::thread::Builder::new()
-            .name("connection".into())
-            .spawn(move || {
-                this.converse(stream);
-                this.connections.fetch_sub(1, Ordering::Relaxed);
-            });
-        if spawned.is_err() {
-            server.connections.fetch_sub(1, Ordering::Relaxed);
+        // Closing tells a client beyond the limit; it may try again.
+        if let Some(conversation) = Conversation::begin(&server, stream) {
+            let listen = |conversation: Conversation| -> Job { Box::new(|| conversation.go_on()) };
+            drop(server.conversations.push_made(conversation, listen));
         }
     }
 }
@@ -173,23 +167,49 @@ struct Server {
     container_lane: Lane,
     network_lane: Lane,
     unpack_lane: Lane,
+    /// A thread for each connection, and one more for each call that its reader carries out itself.
+    conversations: Lane,
     connections: AtomicUsize,
+    /// Calls that are carried out by those who have read them.
+    at_once: AtomicUsize,
+}
+
+/// One connection: whoever has it reads the next request.
+struct Conversation {
+    server: Arc<Server>,
+    reader: BufReader<UnixStream>,
+    peer: Arc<Peer>,
+    greeted: bool,
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.server.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type Answer = Result<Value, Failure>;
 
-impl Server {
-    /// One connection, until it closes or sends what is not a frame.
-    fn converse(self: &Arc<Self>, stream: UnixStream) {
-        let Ok(reader) = stream.try_clone() else {
-            return;
+impl Conversation {
+    /// None when there are too many already.
+    fn begin(server: &Arc<Server>, stream: UnixStream) -> Option<Self> {
+        let reader = BufReader::new(stream.try_clone().ok()?);
+        let peer = Peer::new(stream).map(Arc::new).ok()?;
+        let server = Arc::clone(server);
+        let before = server.connections.fetch_add(1, Ordering::Relaxed);
+        let conversation = Self {
+            server,
+            reader,
+            peer,
+            greeted: false,
         };
-        let Ok(peer) = Peer::new(stream).map(Arc::new) else {
-            return;
-        };
-        let mut reader = BufReader::new(reader);
-        let mut greeted = false;
-        while let Ok(Some(body)) = read_frame(&mut reader) {
+        (before < CONNECTIONS_MAX).then_some(conversation)
+    }
+
+    /// Until the connection closes or sends what is not a frame, or another thread goes on.
+    fn go_on(mut self) {
+        while let Ok(Some(body)) = read_frame(&mut self.reader) {
+            let peer = &self.peer;
             let head = match serde_json::from_slice::<Head>(&body) {
                 Ok(head) => head,
                 Err(error) => {
@@ -203,14 +223,11 @@ impl Server {
                 }
             };
             match head.call {
-                CallName::Hello => greeted = self.hello(&peer, head.id, &body) || greeted,
-                call if call.is_stream() && !greeted => {
-                    // What the client sent ahead of the answer would be lost.
-                    let ahead = !reader.buffer().is_empty();
-                    let stream = reader.into_inner();
-                    return streaming::begin(&self.containers, &peer, &head, &body, stream, ahead);
+                CallName::Hello => {
+                    self.greeted = self.server.hello(peer, head.id, &body) || self.greeted;
                 }
-                _ if !greeted => {
+                call if call.is_stream() && !self.greeted => return self.stream(&head, &body),
+                _ if !self.greeted => {
                     let failure = Failure::new(
                         FailureCode::Conflict,
                         "reading a request",
@@ -218,11 +235,61 @@ impl Server {
                     );
                     peer.send(&calls::reply(head.id, &Err(failure)));
                 }
-                _ => self.queue(&peer, head, body),
+                call => {
+                    let (server, peer) = (Arc::clone(&self.server), Arc::clone(peer));
+                    let somebody_waits = matches!(call, CallName::Create | CallName::Run);
+                    let turn = somebody_waits.then(|| AtOnce::enter(&server)).flatten();
+                    let Some(_turn) = turn else {
+                        server.queue(&peer, head, body);
+                        continue;
+                    };
+                    // Handing the call over would cost more than handing over what is only listening.
+                    let listen = |conversation: Self| -> Job { Box::new(|| conversation.go_on()) };
+                    match Arc::clone(&server).conversations.push_made(self, listen) {
+                        None => return server.carry_out(&peer, head, &body),
+                        Some(conversation) => self = conversation,
+                    }
+                    server.queue(&peer, head, body);
+                }
             }
         }
     }
 
+    fn stream(self, head: &Head, body: &[u8]) {
+        // What the client sent ahead of the answer would be lost.
+        let ahead = !self.reader.buffer().is_empty();
+        let Ok(stream) = self.reader.get_ref().try_clone() else {
+            return;
+        };
+        streaming::begin(
+            &self.server.containers,
+            &self.peer,
+            head,
+            body,
+            stream,
+            ahead,
+        );
+    }
+}
+
+/// A call that is carried out by whoever has read it; there are at most `AT_ONCE_MAX` at once.
+struct AtOnce(Arc<Server>);
+
+impl AtOnce {
+    fn enter(server: &Arc<Server>) -> Option<Self> {
+        let before = server.at_once.fetch_add(1, Ordering::Relaxed);
+        let turn = Self(Arc::clone(server));
+        (before < AT_ONCE_MAX).then_some(turn)
+    }
+}
+
+impl Drop for AtOnce {
+    fn drop(&mut self) {
+        self.0.at_once.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Server {
     fn hello(&self, peer: &Arc<Peer>, id: u64, body: &[u8]) -> bool {
         let hello: Hello = match parse("hello", body) {
             Ok(hello) => hello,
@@ -258,20 +325,8 @@ impl Server {
             _ => &self.container_lane,
         };
         let (this, answered) = (Arc::clone(self), Arc::clone(peer));
-        let Head { id, call } = head;
-        let queued = lane.push(Box::new(move || {
-            // Until it is answered, so that the answer does not wait for what is done when nobody waits.
-            let _busy = matches!(call, CallName::Create | CallName::Run | CallName::Start)
-                .then(|| this.containers.busy());
-            let answer = this.answer(call, &body);
-            answered.send(&calls::reply(id, &answer));
-            if call == CallName::Shutdown {
-                // Containers, monitors and networks stay; a new core finds them. A socket left behind is replaced.
-                this.containers.close();
-                drop(std::fs::remove_file(&this.socket));
-                std::process::exit(0);
-            }
-        }));
+        let id = head.id;
+        let queued = lane.push(Box::new(move || this.carry_out(&answered, head, &body)));
         if !queued {
             let failure = Failure::new(
                 FailureCode::Full,
@@ -279,6 +334,21 @@ impl Server {
                 "too many calls of this kind are waiting; try again later",
             );
             peer.send(&calls::reply(id, &Err(failure)));
+        }
+    }
+
+    fn carry_out(&self, peer: &Peer, head: Head, body: &[u8]) {
+        let Head { id, call } = head;
+        // Until it is answered, so that the answer does not wait for what is done when nobody waits.
+        let _busy = matches!(call, CallName::Create | CallName::Run | CallName::Start)
+            .then(|| self.containers.busy());
+        let answer = self.answer(call, body);
+        peer.send(&calls::reply(id, &answer));
+        if call == CallName::Shutdown {
+            // Containers, monitors and networks stay; a new core finds them. A socket left behind is replaced.
+            self.containers.close();
+            drop(std::fs::remove_file(&self.socket));
+            std::process::exit(0);
         }
     }
 

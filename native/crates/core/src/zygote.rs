@@ -145,7 +145,8 @@ impl Kept<'_> {
             }
             Ok(process::Side::Parent(monitor)) => {
                 if giver.is_some() {
-                    affinity::elsewhere(monitor);
+                    // The core makes the root, and has little left of that.
+                    affinity::born_elsewhere(monitor, 1);
                 }
                 drop((control, dir, taker));
                 if let Some(giver) = giver

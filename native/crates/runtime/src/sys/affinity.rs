@@ -3,10 +3,12 @@
 //! A start is the work of several processes, each of which wakes or forks the next one and then goes on with work of its own. A kernel
 //! prefers to have the new one run where its maker does, as it believes that the maker is about to wait; some even pack everything on
 //! one processor while the others sleep. So whoever goes on sends the next one away: for the moment of its waking only, as it takes back
-//! all its processors by itself as soon as it runs, and a kernel moves nobody who runs without a reason.
+//! all its processors by itself as soon as it runs, and a kernel moves nobody who runs without a reason. Where every processor has work already
+//! the kernel chooses, as it can still move who waits.
 
-use super::check;
+use super::{check, file};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// More processors than any kernel is built for; it takes what it has.
@@ -14,6 +16,10 @@ const MASK_BYTES: usize = 8192 / 8;
 
 /// Where this process ran when it began; so do the processes that it forks.
 static HOME: OnceLock<Mask> = OnceLock::new();
+
+/// What tells how many tasks run (proc_loadavg(5), fourth field); open for as long as the process lives.
+static LOAD: OnceLock<Option<OwnedFd>> = OnceLock::new();
+const LOAD_PATH: &str = "/proc/loadavg";
 
 #[derive(Clone)]
 struct Mask([u8; MASK_BYTES]);
@@ -46,6 +52,10 @@ impl Mask {
         .map(drop)
     }
 
+    fn count(&self) -> u32 {
+        self.0.iter().map(|byte| byte.count_ones()).sum()
+    }
+
     fn without(mut self, cpu: usize) -> Option<Self> {
         *self.0.get_mut(cpu / 8)? &= !(1 << (cpu % 8));
         self.0.iter().any(|byte| *byte != 0).then_some(self)
@@ -71,6 +81,29 @@ fn home_mask() -> Option<&'static Mask> {
 /// Remembers where this process may run, for itself and those that it forks (`home`): before anybody sends it away.
 pub fn remember_home() {
     home_mask();
+    load();
+}
+
+fn load() -> Option<&'static OwnedFd> {
+    let open = || file::open(LOAD_PATH, libc::O_RDONLY).ok();
+    LOAD.get_or_init(open).as_ref()
+}
+
+/// Whether fewer tasks run than there are processors, not counting so many of ours. This one does.
+fn some_sleep(home: &Mask, ours: u32) -> bool {
+    let mut text = [0u8; 64];
+    let read = load().and_then(|load| file::read_from_start(load.as_fd(), &mut text).ok());
+    let running = running(&text[..read.unwrap_or(0)]);
+    running.is_some_and(|running| running < home.count() + ours)
+}
+
+fn running(load: &[u8]) -> Option<u32> {
+    let (running, _) = std::str::from_utf8(load)
+        .ok()?
+        .split(' ')
+        .nth(3)?
+        .split_once('/')?;
+    running.parse().ok()
 }
 
 /// Takes back all the processors that were remembered, whoever sent this process away.
@@ -81,19 +114,30 @@ pub fn home() {
     }
 }
 
-/// Sends a process of ours to processors that this thread does not run on; one that sleeps will be woken there. It takes them all back by
-/// itself (`home`, `reset`). Left alone where there is only one, or it has just ended.
+/// Sends a process of ours, which sleeps, to processors that this thread does not run on: it will be woken there. It takes them all back by
+/// itself (`home`, `reset`). Left alone where there is only one, or none that sleeps.
 pub fn elsewhere(pid: i32) {
+    send_away(pid, 0);
+}
+
+/// The same for a child that was just born, which waits here for a processor. So many others that run are `about_to_wait`.
+pub fn born_elsewhere(pid: i32, about_to_wait: u32) {
+    send_away(pid, 1 + about_to_wait);
+}
+
+fn send_away(pid: i32, runs_too: u32) {
     if let (Some(home), Some(cpu)) = (home_mask(), here())
+        && some_sleep(home, runs_too)
         && let Some(others) = home.clone().without(cpu)
     {
         drop(others.set(pid));
     }
 }
 
-/// Has a process of ours, which sleeps, be woken where this thread runs. As `elsewhere` otherwise.
+/// Has a process of ours, which sleeps, be woken where this thread runs: it is about to wait. As `elsewhere` otherwise.
 pub fn beside(pid: i32) {
     if let (Some(home), Some(cpu)) = (home_mask(), here())
+        && some_sleep(home, 0)
         && let Some(only) = home.only(cpu)
     {
         drop(only.set(pid));
@@ -118,4 +162,30 @@ pub fn set(cpus: &[usize]) -> io::Result<()> {
         *byte.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))? |= 1 << (cpu % 8);
     }
     mask.set(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_is_the_first_part_of_the_fourth_field() {
+        assert_eq!(running(b"0.20 0.18 0.12 13/80 11206\n"), Some(13));
+        for bad in [&b""[..], b"1 2 3", b"0.1 0.2 0.3 x/3 4", b"0.1 0.2 0.3 3 4"] {
+            assert_eq!(running(bad), None);
+        }
+    }
+
+    #[test]
+    fn masks_are_without_one_or_only_one_and_never_empty() {
+        let mut two = Mask([0; MASK_BYTES]);
+        two.0[1] = 0b11;
+        assert_eq!(two.count(), 2);
+        let only = two.only(9).expect("in it");
+        assert_eq!((only.0[1], only.count()), (0b10, 1));
+        let without = two.clone().without(9).expect("another is left");
+        assert_eq!((without.0[1], without.count()), (0b01, 1));
+        assert!(only.without(9).is_none() && two.only(3).is_none());
+        assert!(two.without(8 * MASK_BYTES).is_none());
+    }
 }

@@ -462,6 +462,16 @@ pub fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
+/// Reads from the beginning of a file, wherever its offset is (pread(2)); gives how many bytes.
+pub fn read_from_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let read = check(
+        // SAFETY: the buffer is writable for its length.
+        unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) }
+            as libc::c_long,
+    )?;
+    Ok(usize::try_from(read).unwrap_or(0))
+}
+
 /// A second descriptor of the same file, close-on-exec, with the lowest free number that is not below `least` (fcntl(2), F_DUPFD_CLOEXEC).
 pub fn duplicate_above(fd: BorrowedFd<'_>, least: i32) -> io::Result<OwnedFd> {
     // SAFETY: the command takes a number and gives a new descriptor.
