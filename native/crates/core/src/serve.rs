@@ -14,7 +14,7 @@ use shoal_protocol::calls::{self, ById, CallName, Delete, Exec, Head, Hello, Kil
 use shoal_protocol::{Failure, FailureCode, VERSION, read_frame};
 use shoal_runtime::cgroup::{self, detect};
 use shoal_runtime::rlimits;
-use shoal_runtime::sys::{file, process, socket};
+use shoal_runtime::sys::{affinity, file, process, socket};
 use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let layout = detect::layout(&mountinfo);
     let open_files =
         rlimits::open_files().map_err(|error| doing("reading RLIMIT_NOFILE", error))?;
+    affinity::remember_home();
     // Before any thread, though it is another program: the first container should not wait for it.
     let zygote = Zygote::start(open_files)?;
     rlimits::raise_open_files().map_err(|error| doing("raising RLIMIT_NOFILE", error))?;

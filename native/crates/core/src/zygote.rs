@@ -145,8 +145,7 @@ impl Kept<'_> {
             }
             Ok(process::Side::Parent(monitor)) => {
                 if giver.is_some() {
-                    // The core makes the root, and has little left of that.
-                    affinity::born_elsewhere(monitor, 1);
+                    affinity::born_elsewhere(monitor);
                 }
                 drop((control, dir, taker));
                 if let Some(giver) = giver

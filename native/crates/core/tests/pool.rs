@@ -17,11 +17,13 @@ const LOOK: &str = r#"
     touch /proc/sys/kernel/x /sys/x; ls /proc/1; readlink /proc/1/root; cat /proc/net/dev; env; cat /volume/file; touch /volume/file; ls /sys/firmware
 "#;
 
+/// Sandboxes that are as good as ready: the place where its monitor will listen is the last that one makes.
 fn parked(core: &Core) -> usize {
     let names = fs::read_dir(core.dir.join("core")).expect("dir").flatten();
     names
         .filter(|entry| entry.path().to_string_lossy().contains(PARKED))
         .filter(|entry| entry.path().join("parked.json").exists())
+        .filter(|entry| entry.path().join("mon.sock").exists())
         .count()
 }
 

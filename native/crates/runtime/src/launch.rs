@@ -316,7 +316,7 @@ fn clone_init(orders: Orders<'_>, channel: &OwnedFd, born: &mut Vec<i32>) -> Res
     let first = match side {
         process::Side::Parent(pid) => {
             // Its maker goes on with the groups.
-            affinity::born_elsewhere(pid, 0);
+            affinity::born_elsewhere(pid);
             pid
         }
         process::Side::Child if between => init::run_between(&orders),

@@ -3,13 +3,14 @@
 //! A start is the work of several processes, each of which wakes or forks the next one and then goes on with work of its own. A kernel
 //! prefers to have the new one run where its maker does, as it believes that the maker is about to wait; some even pack everything on
 //! one processor while the others sleep. So whoever goes on sends the next one away: for the moment of its waking only, as it takes back
-//! all its processors by itself as soon as it runs, and a kernel moves nobody who runs without a reason. Where every processor has work already
-//! the kernel chooses, as it can still move who waits.
+//! all its processors by itself as soon as it runs, and a kernel moves nobody who runs without a reason. Where the processors have been busy
+//! of late the kernel chooses: who is sent to a processor that somebody has for himself waits there for a whole slice.
 
 use super::{check, file};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// More processors than any kernel is built for; it takes what it has.
 const MASK_BYTES: usize = 8192 / 8;
@@ -17,9 +18,28 @@ const MASK_BYTES: usize = 8192 / 8;
 /// Where this process ran when it began; so do the processes that it forks.
 static HOME: OnceLock<Mask> = OnceLock::new();
 
-/// What tells how many tasks run (proc_loadavg(5), fourth field); open for as long as the process lives.
-static LOAD: OnceLock<Option<OwnedFd>> = OnceLock::new();
+/// What tells for how long the processors have had nothing to do (proc_uptime(5)); open for as long as the process lives.
+static UPTIME: OnceLock<Option<OwnedFd>> = OnceLock::new();
+const UPTIME_PATH: &str = "/proc/uptime";
+/// What tells how many tasks run (proc_loadavg(5), fourth field).
 const LOAD_PATH: &str = "/proc/loadavg";
+
+/// Longer than most starts, so that one start is not the reason why the next one is made otherwise; the kernel counts in steps of 10 ms.
+const LOOK_AFTER_MS: u64 = 100;
+
+/// How things were when they were last looked at, for this process and those that it forks: the time (0: never) and the idle time until then, in
+/// ms, and whether a processor's worth had been idle since the time before.
+struct Looked {
+    at_ms: AtomicU64,
+    idle_ms: AtomicU64,
+    room: AtomicBool,
+}
+
+static LOOKED: Looked = Looked {
+    at_ms: AtomicU64::new(0),
+    idle_ms: AtomicU64::new(0),
+    room: AtomicBool::new(false),
+};
 
 #[derive(Clone)]
 struct Mask([u8; MASK_BYTES]);
@@ -81,18 +101,65 @@ fn home_mask() -> Option<&'static Mask> {
 /// Remembers where this process may run, for itself and those that it forks (`home`): before anybody sends it away.
 pub fn remember_home() {
     home_mask();
-    load();
+    look();
 }
 
-fn load() -> Option<&'static OwnedFd> {
-    let open = || file::open(LOAD_PATH, libc::O_RDONLY).ok();
-    LOAD.get_or_init(open).as_ref()
+/// Whether there is a processor to send somebody to: one had nothing to do of late, or, where that is not known, fewer tasks run than there are
+/// processors, of which so many are ours.
+fn has_room(home: &Mask, ours: u32) -> bool {
+    if LOOKED.at_ms.load(Relaxed) == 0 {
+        return some_sleep(home, ours);
+    }
+    look();
+    LOOKED.room.load(Relaxed)
+}
+
+fn look() {
+    let (now, then) = (now_ms(), LOOKED.at_ms.load(Relaxed));
+    if then != 0 && now.saturating_sub(then) < LOOK_AFTER_MS {
+        return;
+    }
+    let open = || file::open(UPTIME_PATH, libc::O_RDONLY).ok();
+    let mut text = [0u8; 64];
+    let read = UPTIME
+        .get_or_init(open)
+        .as_ref()
+        .and_then(|uptime| file::read_from_start(uptime.as_fd(), &mut text).ok());
+    let Some(idle) = idle_ms(&text[..read.unwrap_or(0)]) else {
+        return;
+    };
+    let before = LOOKED.idle_ms.swap(idle, Relaxed);
+    LOOKED.at_ms.store(now, Relaxed);
+    let room = then != 0 && idle.saturating_sub(before) >= now.saturating_sub(then);
+    LOOKED.room.store(room, Relaxed);
+}
+
+/// The second field, the sum over all processors.
+fn idle_ms(uptime: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(uptime)
+        .ok()?
+        .split_whitespace()
+        .nth(1)?;
+    let (seconds, hundredths) = text.split_once('.')?;
+    let (seconds, hundredths): (u64, u64) = (seconds.parse().ok()?, hundredths.parse().ok()?);
+    Some(seconds * 1000 + hundredths * 10)
+}
+
+/// CLOCK_MONOTONIC, which is never 0.
+fn now_ms() -> u64 {
+    // SAFETY: timespec is plain data for which all zeroes is valid.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: the timespec lives over the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    (part(now.tv_sec) * 1000 + part(now.tv_nsec) / 1_000_000).max(1)
 }
 
 /// Whether fewer tasks run than there are processors, not counting so many of ours. This one does.
 fn some_sleep(home: &Mask, ours: u32) -> bool {
     let mut text = [0u8; 64];
-    let read = load().and_then(|load| file::read_from_start(load.as_fd(), &mut text).ok());
+    let read = file::open(LOAD_PATH, libc::O_RDONLY)
+        .and_then(|load| file::read_from_start(load.as_fd(), &mut text));
     let running = running(&text[..read.unwrap_or(0)]);
     running.is_some_and(|running| running < home.count() + ours)
 }
@@ -115,29 +182,28 @@ pub fn home() {
 }
 
 /// Sends a process of ours, which sleeps, to processors that this thread does not run on: it will be woken there. It takes them all back by
-/// itself (`home`, `reset`). Left alone where there is only one, or none that sleeps.
+/// itself (`home`, `reset`). Left alone where there is no room elsewhere.
 pub fn elsewhere(pid: i32) {
     send_away(pid, 0);
 }
 
-/// The same for a child that was just born, which waits here for a processor. So many others that run are `about_to_wait`.
-pub fn born_elsewhere(pid: i32, about_to_wait: u32) {
-    send_away(pid, 1 + about_to_wait);
+/// The same for a child that was just born, which waits here for a processor.
+pub fn born_elsewhere(pid: i32) {
+    send_away(pid, 1);
 }
 
 fn send_away(pid: i32, runs_too: u32) {
     if let (Some(home), Some(cpu)) = (home_mask(), here())
-        && some_sleep(home, runs_too)
+        && has_room(home, runs_too)
         && let Some(others) = home.clone().without(cpu)
     {
         drop(others.set(pid));
     }
 }
 
-/// Has a process of ours, which sleeps, be woken where this thread runs: it is about to wait. As `elsewhere` otherwise.
+/// Has a process of ours, which sleeps, be woken where this thread runs, which is about to wait.
 pub fn beside(pid: i32) {
     if let (Some(home), Some(cpu)) = (home_mask(), here())
-        && some_sleep(home, 0)
         && let Some(only) = home.only(cpu)
     {
         drop(only.set(pid));
@@ -173,6 +239,14 @@ mod tests {
         assert_eq!(running(b"0.20 0.18 0.12 13/80 11206\n"), Some(13));
         for bad in [&b""[..], b"1 2 3", b"0.1 0.2 0.3 x/3 4", b"0.1 0.2 0.3 3 4"] {
             assert_eq!(running(bad), None);
+        }
+    }
+
+    #[test]
+    fn idle_time_is_the_second_field_in_hundredths() {
+        assert_eq!(idle_ms(b"350735.47 234388.90\n"), Some(234_388_900));
+        for bad in [&b""[..], b"350735.47\n", b"1.00 x.00", b"1.00 2"] {
+            assert_eq!(idle_ms(bad), None);
         }
     }
 
